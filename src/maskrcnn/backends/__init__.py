@@ -1,0 +1,1 @@
+"""One module per engine; each runs a model file and returns Raw."""

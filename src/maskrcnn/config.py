@@ -1,0 +1,171 @@
+"""What a Mask R-CNN is made of: frozen dataclasses that name every size, threshold and numeric habit of a model."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Norm = Literal["frozen_bn", "bn", "gn", "none"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A ResNet or ResNeXt trunk (He et al. 2016, Xie et al. 2017).
+
+    depth: 18 and 34 have basic blocks, 50, 101 and 152 bottlenecks.
+    groups, group_width: 1 and 64 for ResNet; ResNeXt 32x8d is groups 32, group_width 8 (channels of one group in res2).
+    width: channels of the stem and of res2's basic blocks; 64 as published.
+    stride_in_1x1: the stride of a bottleneck stands in its first 1x1 convolution (MSRA, Caffe) and not in the 3x3.
+    """
+
+    depth: int = 50
+    groups: int = 1
+    group_width: int = 64
+    width: int = 64
+    norm: Norm = "frozen_bn"
+    norm_eps: float = 1e-5
+    stride_in_1x1: bool = False
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """Feature pyramid (Lin et al. 2017) over res2..res5, levels P2..P6."""
+
+    channels: int = 256
+    norm: Norm = "none"
+    norm_eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Anchor sizes in network pixels, one tuple a level, and height / width ratios."""
+
+    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Region proposal network. pre_nms is per level; post_nms is what the box head sees of one image."""
+
+    convs: int = 1
+    pre_nms: int = 1000
+    post_nms: int = 1000
+    nms_iou: float = 0.7
+    pre_nms_training: int = 2000
+    post_nms_training: int = 1000
+    foreground_iou: float = 0.7
+    background_iou: float = 0.3
+    batch: int = 256
+    positive_fraction: float = 0.5
+    smooth_l1_beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class SoftNMSConfig:
+    """Soft-NMS (Bodla et al. 2017) in place of hard NMS: overlapping boxes lose score instead of being removed."""
+
+    method: Literal["none", "linear", "gaussian"] = "none"
+    sigma: float = 0.5
+    min_score: float = 0.001
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """Classifies and refines proposals.
+
+    kind: `fc` has `convs` 3x3 convolutions of `channels` (0 in the two-FC head, 4 in 4conv1fc) and then `fcs` layers of
+    `fc_channels`; `res5` runs the trunk's last stage on every RoI (C4).
+    """
+
+    kind: Literal["fc", "res5"] = "fc"
+    convs: int = 0
+    channels: int = 256
+    fcs: int = 2
+    fc_channels: int = 1024
+    norm: Norm = "none"
+    norm_eps: float = 1e-5
+    pool_side: int = 7
+    class_agnostic: bool = False
+    delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    score_over: float = 0.05
+    nms_iou: float = 0.5
+    detections: int = 100
+    soft_nms: SoftNMSConfig = field(default_factory=SoftNMSConfig)
+    foreground_iou: float = 0.5
+    batch: int = 512
+    positive_fraction: float = 0.25
+    smooth_l1_beta: float = 0.0
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Predicts a mask per class, or one for all classes, inside each final box. With C4 it reads res5's features, convs 0."""
+
+    convs: int = 4
+    channels: int = 256
+    norm: Norm = "none"
+    norm_eps: float = 1e-5
+    pool_side: int = 14
+    class_agnostic: bool = False
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """Numeric habits in which the public implementations differ; a converted checkpoint needs those of its source.
+
+    plus_one: a box of pixels x1..x2 is x2 - x1 + 1 wide (Caffe lineage); boxes are then clipped to width - 1.
+    anchor_cell: `exact` w = s / sqrt(r), `rounded` the same rounded half to even, `legacy` Detectron's inclusive corners.
+    anchor_order: which of size and ratio runs slowest among the anchors of one cell.
+    anchor_stride: the level's own stride, or padded image size // feature size (torchvision).
+    rpn_scores: rank proposals by the logit or by its sigmoid (sigmoid saturates, so ties differ).
+    rpn_min_size: proposals with a side below it are dropped; 0 drops sides <= 0 (network pixels).
+    rpn_clip: proposals are clipped to the image or to the padded input.
+    rpn_keep: `post_nms` counts over all levels, or per level first (Caffe2, maskrcnn-benchmark).
+    nms_inclusive: suppress at IoU >= threshold and not only above it.
+    level_eps_inside, level_eps_outside: RoI level = floor(4 + log2(sqrt(area) / 224 + inside) + outside).
+    roi_aligned: RoIAlign subtracts half a pixel; otherwise RoIs are at least 1 x 1.
+    roi_samples: sampling points per bin and side, 0 for ceil(roi side / bins).
+    clamp_shrinking: box deltas of width and height are limited to log(16 / 1000) from below as well.
+    detection_min_size: detections with a side below it are dropped (network pixels).
+    clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
+    class_nms_frame: detections overlap in network or in image pixels.
+    detection_order: by descending score, or grouped by class in class order.
+    mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold; `expanded` pads the mask
+        by one, expands the box, truncates it to whole pixels and resizes, > threshold.
+    """
+
+    plus_one: bool = False
+    anchor_cell: Literal["exact", "rounded", "legacy"] = "exact"
+    anchor_order: Literal["size_first", "ratio_first"] = "size_first"
+    anchor_stride: Literal["fixed", "from_size"] = "fixed"
+    rpn_scores: Literal["logit", "sigmoid"] = "logit"
+    rpn_min_size: float = 0.0
+    rpn_clip: Literal["image", "padded"] = "image"
+    rpn_keep: Literal["all_levels", "per_level"] = "all_levels"
+    nms_inclusive: bool = False
+    level_eps_inside: float = 1e-8
+    level_eps_outside: float = 0.0
+    roi_aligned: bool = True
+    roi_samples: int = 0
+    clamp_shrinking: bool = False
+    detection_min_size: float = 0.0
+    clip_to_image: bool = False
+    class_nms_frame: Literal["network", "image"] = "network"
+    detection_order: Literal["score", "class"] = "score"
+    mask_paste: Literal["pixel_centres", "expanded"] = "pixel_centres"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One Mask R-CNN. classes: number of foreground classes K. mean, std: of the network input, 0..255, in its channel order."""
+
+    classes: int = 80
+    neck: Literal["fpn", "c4", "dc5"] = "fpn"
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    fpn: FPNConfig = field(default_factory=FPNConfig)
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    conventions: Conventions = field(default_factory=Conventions)

@@ -1,0 +1,1 @@
+"""The network: trunk, pyramid, proposals, heads and their losses."""

@@ -1,0 +1,85 @@
+"""Convolutions with an optional norm, the one building block of trunk, pyramid and heads."""
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.config import Norm
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm whose statistics and affine numbers are constants; eps is 0 in torchvision's published v1 weights."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, C, H, W)."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale[:, None, None].to(x.dtype) + shift[:, None, None].to(x.dtype)
+
+
+def make_norm(norm: Norm, channels: int, eps: float) -> nn.Module | None:
+    """The norm layer of that name; GroupNorm has 32 groups (Wu and He 2018)."""
+    if norm == "none":
+        return None
+    if norm == "frozen_bn":
+        return FrozenBatchNorm(channels, eps)
+    return nn.BatchNorm2d(channels, eps) if norm == "bn" else nn.GroupNorm(32, channels, eps)
+
+
+class ConvNorm(nn.Conv2d):
+    """A square convolution that keeps the size at stride 1, then its norm; biased exactly when it has no norm."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        side: int,
+        norm: Norm = "none",
+        norm_eps: float = 1e-5,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool | None = None,
+    ) -> None:
+        super().__init__(
+            channels_in,
+            channels_out,
+            side,
+            stride=stride,
+            padding=dilation * (side // 2),
+            dilation=dilation,
+            groups=groups,
+            bias=norm == "none" if bias is None else bias,
+        )
+        self.norm = make_norm(norm, channels_out, norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+        x = super().forward(x)
+        return x if self.norm is None else self.norm(x)
+
+    def fold_norm(self) -> None:
+        """Multiply a batch norm into weight and bias: the same function in inference, one pass over memory less."""
+        norm = self.norm
+        if not isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d):
+            return
+        assert norm.running_mean is not None and norm.running_var is not None
+        with torch.no_grad():
+            scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
+            bias = torch.zeros_like(scale) if self.bias is None else self.bias.double()
+            shift = norm.bias.double() + (bias - norm.running_mean.double()) * scale
+            self.weight = nn.Parameter((self.weight.double() * scale[:, None, None, None]).to(self.weight.dtype))
+            self.bias = nn.Parameter(shift.to(self.weight.dtype))
+        self.norm = None

@@ -1,0 +1,1 @@
+"""Checkpoints of other projects: recognised, read safely and rewritten to ours."""
