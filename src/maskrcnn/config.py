@@ -119,7 +119,6 @@ class Conventions:
     rpn_scores: rank proposals by the logit or by its sigmoid (sigmoid saturates, so ties differ).
     rpn_min_size: proposals with a side below it are dropped; 0 drops sides <= 0 (network pixels).
     rpn_clip: proposals are clipped to the image or to the padded input.
-    rpn_keep: `post_nms` counts over all levels, or per level first (Caffe2, maskrcnn-benchmark).
     nms_inclusive: suppress at IoU >= threshold and not only above it.
     level_eps_inside, level_eps_outside: RoI level = floor(4 + log2(sqrt(area) / 224 + inside) + outside).
     roi_aligned: RoIAlign subtracts half a pixel; otherwise RoIs are at least 1 x 1.
@@ -127,8 +126,6 @@ class Conventions:
     clamp_shrinking: box deltas of width and height are limited to log(16 / 1000) from below as well.
     detection_min_size: detections with a side below it are dropped (network pixels).
     clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
-    class_nms_frame: detections overlap in network or in image pixels.
-    detection_order: by descending score, or grouped by class in class order.
     mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold; `expanded` pads the mask
         by one, expands the box, truncates it to whole pixels and resizes, > threshold.
     """
@@ -140,7 +137,6 @@ class Conventions:
     rpn_scores: Literal["logit", "sigmoid"] = "logit"
     rpn_min_size: float = 0.0
     rpn_clip: Literal["image", "padded"] = "image"
-    rpn_keep: Literal["all_levels", "per_level"] = "all_levels"
     nms_inclusive: bool = False
     level_eps_inside: float = 1e-8
     level_eps_outside: float = 0.0
@@ -149,8 +145,6 @@ class Conventions:
     clamp_shrinking: bool = False
     detection_min_size: float = 0.0
     clip_to_image: bool = False
-    class_nms_frame: Literal["network", "image"] = "network"
-    detection_order: Literal["score", "class"] = "score"
     mask_paste: Literal["pixel_centres", "expanded"] = "pixel_centres"
 
 

@@ -1,0 +1,89 @@
+"""Classifies and refines proposals (Girshick 2015), and keeps the best detections.
+
+B images, P proposals per image, K classes, C channels, S bins per side, D detections per image.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.config import BoxHeadConfig, Conventions
+from maskrcnn.model.boxes import clip, decode, large_enough
+from maskrcnn.model.layers import ConvNorm
+from maskrcnn.ops.nms import nms, soft_nms
+
+
+class Found(NamedTuple):
+    """Detections of a batch: boxes (B, D, 4) in network pixels, scores (B, D), labels (B, D); empty rows are zero."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class BoxHead(nn.Module):
+    """Convolutions and fully connected layers on pooled features; after res5 (C4) only the two predictors."""
+
+    def __init__(self, channels: int, classes: int, config: BoxHeadConfig, conventions: Conventions) -> None:
+        super().__init__()
+        self.config = config
+        self.classes = classes
+        self.conventions = conventions
+        self.convs, self.fcs = (config.convs, config.fcs) if config.kind == "fc" else (0, 0)
+        for number in range(1, self.convs + 1):
+            conv = ConvNorm(channels, config.channels, 3, config.norm, config.norm_eps)
+            self.add_module(f"conv{number}", conv)
+            channels = config.channels
+        features = channels * config.pool_side**2
+        for number in range(1, self.fcs + 1):
+            self.add_module(f"fc{number}", nn.Linear(features, config.fc_channels))
+            features = config.fc_channels
+        if config.kind == "res5":
+            features = channels
+        self.scores = nn.Linear(features, classes + 1)
+        self.deltas = nn.Linear(features, 4 if config.class_agnostic else 4 * classes)
+
+    def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """features (R, C, S, S) -> class logits (R, K + 1), background last, and deltas (R, 1 or K, 4)."""
+        x = features
+        for number in range(1, self.convs + 1):
+            x = F.relu_(self.get_submodule(f"conv{number}")(x))
+        x = x.flatten(1) if self.config.kind == "fc" else x.mean((2, 3))
+        for number in range(1, self.fcs + 1):
+            x = F.relu_(self.get_submodule(f"fc{number}")(x))
+        return self.scores(x), self.deltas(x).unflatten(1, (-1, 4))
+
+    def detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, real: Tensor, size: Tensor) -> Found:
+        """logits (B * P, K + 1), deltas (B * P, 1 or K, 4), proposals (B, P, 4), real (B, P), size (B, 2)."""
+        habits = self.conventions
+        rows = proposals.shape[:2]
+        scores = logits.float().softmax(1)[:, :-1].unflatten(0, rows) * real[:, :, None]
+        moved = decode(
+            deltas.float().unflatten(0, rows),
+            proposals[:, :, None],
+            self.config.delta_weights,
+            habits.plus_one,
+            habits.clamp_shrinking,
+        )
+        boxes = clip(moved, size, habits.plus_one).expand(-1, -1, self.classes, -1)
+        scores = scores * large_enough(boxes, habits.detection_min_size, habits.plus_one)
+        labels = torch.arange(self.classes, device=boxes.device).expand(scores.shape)
+        return self._without_overlaps(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
+
+    def _without_overlaps(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Found:
+        """boxes (B, P * K, 4), scores and labels (B, P * K) -> the best D of each image."""
+        config, soft = self.config, self.config.soft_nms
+        plus_one, keep = self.conventions.plus_one, config.detections
+        if soft.method == "none":
+            inclusive = self.conventions.nms_inclusive
+            rows = nms(boxes, scores, labels, config.nms_iou, config.score_over, keep, plus_one, inclusive)
+            kept = scores.gather(1, rows.clamp(min=0)) * (rows >= 0)
+        else:
+            linear = soft.method == "linear"
+            limits = (config.nms_iou, config.score_over, keep, linear, soft.sigma, soft.min_score, plus_one)
+            rows, kept = soft_nms(boxes, scores, labels, *limits)
+        real, rows = rows >= 0, rows.clamp(min=0)
+        found = boxes.gather(1, rows[:, :, None].expand(-1, -1, 4)) * real[:, :, None]
+        return Found(found, kept, labels.gather(1, rows) * real)

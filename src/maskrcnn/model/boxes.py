@@ -1,0 +1,62 @@
+"""Boxes and the deltas that refine them (Girshick et al. 2014, the parametrisation of R-CNN)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# exp() of an untrained delta overflows; a 16 px anchor never needs to grow past 1000 px (Detectron's limit).
+DELTA_LIMIT = math.log(1000 / 16)
+
+
+def decode(
+    deltas: Tensor,
+    boxes: Tensor,
+    weights: tuple[float, float, float, float],
+    plus_one: bool = False,
+    clamp_shrinking: bool = False,
+) -> Tensor:
+    """Move boxes by deltas. deltas (..., 4), boxes (..., 4), broadcast -> (..., 4).
+
+    plus_one: widths are x2 - x1 + 1; clamp_shrinking: the size deltas are limited from below as well.
+    """
+    one = 1.0 if plus_one else 0.0
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    width, height = x2 - x1 + one, y2 - y1 + one
+    dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(-1)
+    lowest = -DELTA_LIMIT if clamp_shrinking else None
+    centre_x, centre_y = dx * width + (x1 + 0.5 * width), dy * height + (y1 + 0.5 * height)
+    half_width = 0.5 * (dw.clamp(lowest, DELTA_LIMIT).exp() * width)
+    half_height = 0.5 * (dh.clamp(lowest, DELTA_LIMIT).exp() * height)
+    return torch.stack(
+        [
+            centre_x - half_width,
+            centre_y - half_height,
+            centre_x + half_width - one,
+            centre_y + half_height - one,
+        ],
+        -1,
+    )
+
+
+def encode(
+    targets: Tensor, boxes: Tensor, weights: tuple[float, float, float, float], plus_one: bool = False
+) -> Tensor:
+    """The deltas with which decode moves boxes onto targets. targets (..., 4), boxes (..., 4) -> (..., 4)."""
+    one = 1.0 if plus_one else 0.0
+    sides, wanted = boxes[..., 2:] - boxes[..., :2] + one, targets[..., 2:] - targets[..., :2] + one
+    shift = (targets[..., :2] + 0.5 * wanted - boxes[..., :2] - 0.5 * sides) / sides
+    return torch.cat([shift, (wanted / sides).log()], -1) * boxes.new_tensor(weights)
+
+
+def clip(boxes: Tensor, size: Tensor, plus_one: bool = False) -> Tensor:
+    """Into the image: boxes (B, ..., 4), size (B, 2) -> (B, ..., 4). plus_one: the last pixel is width - 1."""
+    limit = size.flip(1).repeat(1, 2).to(boxes.dtype) - (1.0 if plus_one else 0.0)
+    limit = limit.reshape(size.shape[0], *[1] * (boxes.dim() - 2), 4)
+    return boxes.clamp(min=0).minimum(limit)
+
+
+def large_enough(boxes: Tensor, min_size: float, plus_one: bool = False) -> Tensor:
+    """Both sides at least min_size, or above 0 where min_size is 0. boxes (..., 4) -> bool (...)."""
+    sides = boxes[..., 2:] - boxes[..., :2] + (1.0 if plus_one else 0.0)
+    return ((sides >= min_size) & (sides > 0)).all(-1)

@@ -1,0 +1,30 @@
+"""Feature pyramid (Lin et al. 2017): P2..P6 from res2..res5."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.config import FPNConfig
+from maskrcnn.model.layers import ConvNorm
+
+
+class FPN(nn.Module):
+    """A 1x1 lateral and a 3x3 output convolution a level, and the coarser level added to the finer one."""
+
+    def __init__(self, channels: list[int], config: FPNConfig) -> None:
+        super().__init__()
+        norm, eps = config.norm, config.norm_eps
+        for number, channels_in in enumerate(channels, start=2):
+            self.add_module(f"lateral{number}", ConvNorm(channels_in, config.channels, 1, norm, eps))
+            self.add_module(f"output{number}", ConvNorm(config.channels, config.channels, 3, norm, eps))
+
+    def forward(self, stages: list[Tensor]) -> list[Tensor]:
+        """stages 4 x (B, C, H/s, W/s), s = 4..32 -> levels 5 x (B, C', H/s, W/s), s = 4..64, finest first."""
+        top_down: Tensor | None = None
+        levels: list[Tensor] = []
+        for number in range(len(stages) + 1, 1, -1):
+            lateral = self.get_submodule(f"lateral{number}")(stages[number - 2])
+            if top_down is not None:
+                lateral = lateral + F.interpolate(top_down, size=lateral.shape[-2:], mode="nearest")
+            top_down = lateral
+            levels.insert(0, self.get_submodule(f"output{number}")(lateral))
+        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]

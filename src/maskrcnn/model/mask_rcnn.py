@@ -1,0 +1,138 @@
+"""Mask R-CNN (He et al. 2017) with an FPN, C4 or DC5 neck.
+
+B images, L levels, P proposals and D detections per image, M mask pixels per side.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.config import ModelConfig
+from maskrcnn.detections import Raw
+from maskrcnn.model.anchors import Anchors
+from maskrcnn.model.box_head import BoxHead, Found
+from maskrcnn.model.fpn import FPN
+from maskrcnn.model.layers import ConvNorm
+from maskrcnn.model.losses import Losses, box_losses, mask_loss, mask_targets, rpn_losses
+from maskrcnn.model.mask_head import MaskHead
+from maskrcnn.model.matching import Sampled, Targets, sample_proposals
+from maskrcnn.model.resnet import ResNet, make_stage, stage_channels
+from maskrcnn.model.roi_features import RoIFeatures
+from maskrcnn.model.rpn import RPN
+
+
+class MaskRCNN(nn.Module):
+    """The whole network; `forward` is inference and exactly what is exported."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        trunk = config.backbone
+        self.backbone = ResNet(trunk, last=4 if config.neck == "c4" else 5, dilate_res5=config.neck == "dc5")
+        self.res5 = make_stage(trunk, 5) if config.neck == "c4" else None
+        stages = [stage_channels(trunk, number) for number in (2, 3, 4, 5)]
+        if config.neck == "fpn":
+            self.fpn = FPN(stages, config.fpn)
+            channels, strides, roi_strides = config.fpn.channels, (4, 8, 16, 32, 64), (4, 8, 16, 32)
+        else:
+            self.fpn = None
+            channels, strides, roi_strides = stages[2 if config.neck == "c4" else 3], (16,), (16,)
+        self.anchors = Anchors(config.anchors, strides, config.conventions)
+        self.rpn = RPN(channels, self.anchors.per_cell, config.rpn, config.conventions)
+        self.roi_features = RoIFeatures(roi_strides, config.conventions)
+        roi_channels = stages[3] if config.neck == "c4" else channels
+        self.box_head = BoxHead(roi_channels, config.classes, config.box_head, config.conventions)
+        self.mask_head = MaskHead(roi_channels, config.classes, config.mask_head)
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor, size: Tensor) -> Raw:
+        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2) without the padding -> Raw, network pixels."""
+        levels = self.features(image, size)
+        proposals, real = self.propose(levels, size, (image.shape[2], image.shape[3]))
+        found = self.detect(levels, proposals, real, size)
+        return Raw(found.boxes, found.scores, found.labels, self.segment(levels, found.boxes, found.labels))
+
+    def losses(
+        self, image: Tensor, size: Tensor, targets: list[Targets], generator: torch.Generator | None = None
+    ) -> Losses:
+        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2), one Targets an image -> the five losses."""
+        config, plus_one = self.config, self.config.conventions.plus_one
+        levels = self.features(image, size)
+        objectness, deltas = self.rpn.predict(levels)
+        anchors = self.anchors(levels, (image.shape[2], image.shape[3]))
+        rpn = rpn_losses(
+            torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors), targets, config.rpn, plus_one, generator
+        )
+        with torch.no_grad():
+            pre_nms, post_nms = config.rpn.pre_nms_training, config.rpn.post_nms_training
+            proposals, real = self.rpn.propose(objectness, deltas, anchors, size, pre_nms, post_nms)
+            sampled = sample_proposals(proposals, real, targets, config.classes, config.box_head, generator)
+        logits, moved = self.box_head.predict(self.roi(levels, sampled.boxes, config.box_head.pool_side))
+        weights, beta = config.box_head.delta_weights, config.box_head.smooth_l1_beta
+        box = box_losses(logits, moved, sampled, weights, plus_one, beta)
+        return Losses(*rpn, *box, self._mask_loss(levels, sampled, targets))
+
+    def _mask_loss(self, levels: list[Tensor], sampled: Sampled, targets: list[Targets]) -> Tensor:
+        """Only the positives, which stand first in `sampled`, learn masks."""
+        most = max(1, int(sampled.positive.sum(1).max()))
+        positive = sampled.positive[:, :most].flatten()
+        features = self.roi(levels, sampled.boxes[:, :most], self.config.mask_head.pool_side)[positive]
+        if len(features) == 0:
+            return levels[0].sum() * 0
+        logits = self.mask_head(features, sampled.labels[sampled.positive])
+        wanted = [
+            mask_targets(
+                target.instances().masks,
+                sampled.rows[image][sampled.positive[image]],
+                sampled.boxes[image][sampled.positive[image]],
+                logits.shape[-1],
+                self.config.conventions.roi_aligned,
+            )
+            for image, target in enumerate(targets)
+        ]
+        return mask_loss(logits, torch.cat(wanted))
+
+    def features(self, image: Tensor, size: Tensor) -> list[Tensor]:
+        """image (B, 3, H, W), size (B, 2) -> levels L x (B, C, H/s, W/s): P2..P6, or one level of stride 16."""
+        stages = self.backbone(self.normalised(image, size))
+        return [stages[-1]] if self.fpn is None else self.fpn(stages)
+
+    def normalised(self, image: Tensor, size: Tensor) -> Tensor:
+        """(image - mean) / std inside each image, zero in its padding. (B, 3, H, W) -> (B, 3, H, W)."""
+        rows = torch.arange(image.shape[2], device=image.device) < size[:, :1]
+        columns = torch.arange(image.shape[3], device=image.device) < size[:, 1:]
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        return (image.to(self.mean.dtype) - self.mean) / self.std * inside
+
+    def propose(self, levels: list[Tensor], size: Tensor, padded: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """levels L x (B, C, H/s, W/s), size (B, 2), padded size of the input -> proposals (B, P, 4), real (B, P)."""
+        objectness, deltas = self.rpn.predict(levels)
+        anchors = self.anchors(levels, padded)
+        rpn = self.config.rpn
+        limit = size if self.config.conventions.rpn_clip == "image" else torch.ones_like(size) * size.new_tensor(padded)
+        return self.rpn.propose(objectness, deltas, anchors, limit, rpn.pre_nms, rpn.post_nms)
+
+    def detect(self, levels: list[Tensor], proposals: Tensor, real: Tensor, size: Tensor) -> Found:
+        """levels, proposals (B, P, 4), real (B, P), size (B, 2) -> the D best boxes of each image."""
+        logits, deltas = self.box_head.predict(self.roi(levels, proposals, self.config.box_head.pool_side))
+        return self.box_head.detect(logits, deltas, proposals, real, size)
+
+    def segment(self, levels: list[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+        """levels, boxes (B, D, 4) in network pixels, labels (B, D) -> mask probabilities (B, D, M, M)."""
+        features = self.roi(levels, boxes, self.config.mask_head.pool_side)
+        return self.mask_head(features, labels.flatten()).sigmoid().unflatten(0, labels.shape)
+
+    def roi(self, levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
+        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); with C4 through res5, which halves S."""
+        pooled = self.roi_features(levels[: len(self.roi_features.scales)], boxes, side)
+        return pooled if self.res5 is None else self.res5(pooled)
+
+
+def fold_norms(model: nn.Module) -> None:
+    """Multiply every frozen or evaluated batch norm into its convolution, for inference only."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            module.fold_norm()
