@@ -8,21 +8,20 @@ from torch import Tensor
 
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
-from maskrcnn.model.mask_rcnn import MaskRCNN, fold_norms
+from maskrcnn.model.mask_rcnn import MaskRCNN, for_inference
 from maskrcnn.spec import Spec
 from maskrcnn.weights.model_file import read_model_file
 
 
 class PyTorchBackend:
-    """One model on one device, its norms folded into the convolutions."""
+    """One model on one device, changed into its fastest form."""
 
     def __init__(self, spec: Spec, state: dict[str, Tensor], device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        self.model = MaskRCNN(spec.model)
-        self.model.load_state_dict(state)
-        self.model.eval().requires_grad_(False)
-        fold_norms(self.model)
+        model = MaskRCNN(spec.model)
+        model.load_state_dict(state)
+        self.model = for_inference(model)
         # NHWC is the layout in which oneDNN and cuDNN convolve fastest: 1.2x over NCHW on a CPU.
         self.model.to(device=device, memory_format=torch.channels_last)
 

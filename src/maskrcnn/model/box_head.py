@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import BoxHeadConfig, Conventions
 from maskrcnn.model.boxes import clip, decode, large_enough
-from maskrcnn.model.layers import ConvNorm
+from maskrcnn.model.layers import ConvNorm, PooledLinear
 from maskrcnn.ops.nms import nms, soft_nms
 
 
@@ -38,7 +38,8 @@ class BoxHead(nn.Module):
             channels = config.channels
         features = channels * config.pool_side**2
         for number in range(1, self.fcs + 1):
-            self.add_module(f"fc{number}", nn.Linear(features, config.fc_channels))
+            layer = PooledLinear if number == 1 else nn.Linear
+            self.add_module(f"fc{number}", layer(features, config.fc_channels))
             features = config.fc_channels
         if config.kind == "res5":
             features = channels
@@ -50,7 +51,8 @@ class BoxHead(nn.Module):
         x = features
         for number in range(1, self.convs + 1):
             x = F.relu_(self.get_submodule(f"conv{number}")(x))
-        x = x.flatten(1) if self.config.kind == "fc" else x.mean((2, 3))
+        if self.config.kind == "res5":
+            x = x.mean((2, 3))
         for number in range(1, self.fcs + 1):
             x = F.relu_(self.get_submodule(f"fc{number}")(x))
         return self.scores(x), self.deltas(x).unflatten(1, (-1, 4))

@@ -11,7 +11,7 @@ from maskrcnn.detections import Raw
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.box_head import BoxHead, Found
 from maskrcnn.model.fpn import FPN
-from maskrcnn.model.layers import ConvNorm
+from maskrcnn.model.layers import ConvNorm, PooledLinear
 from maskrcnn.model.losses import Losses, box_losses, mask_loss, mask_targets, rpn_losses
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.matching import Sampled, Targets, sample_proposals
@@ -131,8 +131,11 @@ class MaskRCNN(nn.Module):
         return pooled if self.res5 is None else self.res5(pooled)
 
 
-def fold_norms(model: nn.Module) -> None:
-    """Multiply every frozen or evaluated batch norm into its convolution, for inference only."""
+def for_inference(model: MaskRCNN) -> MaskRCNN:
+    """Change the model in place into the same function with less work; it can no longer be trained or saved."""
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold_norm()
+    if isinstance(getattr(model.box_head, "fc1", None), PooledLinear):
+        model.box_head.fc1 = model.box_head.fc1.as_convolution(model.config.box_head.pool_side)
+    return model.eval().requires_grad_(False)

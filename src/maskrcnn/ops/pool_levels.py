@@ -4,10 +4,12 @@ B images, L levels, R boxes per image, C channels, S bins per side.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
+
+from maskrcnn.ops.roi_align import roi_align
 
 
 @torch.library.custom_op("maskrcnn::pool_levels", mutates_args=())
@@ -27,11 +29,11 @@ def pool_levels(
     aligned: the half pixel is subtracted; otherwise boxes are at least one cell wide.
     """
     rois, owner = _rois(boxes), level_of.flatten()
-    pooled = levels[0].new_empty((len(rois), levels[0].shape[1], side, side), dtype=torch.float32)
+    pooled = _empty(levels, len(rois), side)
     for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
         here = (owner == number).nonzero()[:, 0]
         if len(here):
-            pooled[here] = roi_align(level.float(), rois[here], side, scale, samples, aligned)
+            pooled[here] = roi_align(level.float(), rois[here], scale, side, samples, aligned)
     return pooled
 
 
@@ -45,34 +47,64 @@ def _(
     samples: int,
     aligned: bool,
 ) -> Tensor:
-    shape = (boxes.shape[0] * boxes.shape[1], levels[0].shape[1], side, side)
-    return levels[0].new_empty(shape, dtype=torch.float32)
+    return _empty(levels, boxes.shape[0] * boxes.shape[1], side)
 
 
-def _remember(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Tensor) -> None:
-    levels, boxes, level_of, scales, side, samples, aligned = inputs
-    ctx.save_for_backward(boxes, level_of)
-    ctx.shapes = [(level.shape, level.dtype) for level in levels]  # type: ignore[attr-defined]
-    ctx.settings = (scales, side, samples, aligned)  # type: ignore[attr-defined]
-
-
-def _gradient(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple:
-    boxes, level_of = context.saved_tensors  # type: ignore[attr-defined]
-    scales, side, samples, aligned = context.settings  # type: ignore[attr-defined]
+@torch.library.custom_op("maskrcnn::pool_levels_gradient", mutates_args=())
+def pool_levels_gradient(
+    gradient: Tensor,
+    levels: Sequence[Tensor],
+    boxes: Tensor,
+    level_of: Tensor,
+    scales: Sequence[float],
+    side: int,
+    samples: int,
+    aligned: bool,
+) -> list[Tensor]:
+    """gradient (B * R, C, S, S) of what pool_levels returned -> the gradients of the levels, L x (B, C, H/s, W/s)."""
     rois, owner = _rois(boxes), level_of.flatten()
     gradients = []
-    for number, ((shape, dtype), scale) in enumerate(zip(context.shapes, scales, strict=True)):  # type: ignore[attr-defined]
+    for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
         here = (owner == number).nonzero()[:, 0]
-        if len(here):
-            backward = torch.ops.torchvision._roi_align_backward
-            level = backward(gradient[here].contiguous(), rois[here], scale, side, side, *shape, samples, aligned)
-            gradients.append(level.to(dtype))
-        else:
-            gradients.append(gradient.new_zeros(shape, dtype=dtype))
-    return gradients, None, None, None, None, None, None
+        backward = torch.ops.torchvision._roi_align_backward
+        rows = gradient[here].contiguous()
+        of_level = backward(rows, rois[here], scale, side, side, *level.shape, samples, aligned)
+        gradients.append(of_level.to(level.dtype))
+    return gradients
+
+
+@pool_levels_gradient.register_fake
+def _(
+    gradient: Tensor,
+    levels: Sequence[Tensor],
+    boxes: Tensor,
+    level_of: Tensor,
+    scales: Sequence[float],
+    side: int,
+    samples: int,
+    aligned: bool,
+) -> list[Tensor]:
+    return [level.new_empty(level.shape) for level in levels]
+
+
+def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    levels, boxes, level_of, *ctx.settings = inputs
+    ctx.save_for_backward(boxes, level_of, *levels)
+
+
+def _gradient(ctx: Any, gradient: Tensor) -> tuple:
+    boxes, level_of, *levels = ctx.saved_tensors
+    of_levels = pool_levels_gradient(gradient, levels, boxes, level_of, *ctx.settings)
+    return of_levels, None, None, None, None, None, None
 
 
 pool_levels.register_autograd(_gradient, setup_context=_remember)
+
+
+def _empty(levels: Sequence[Tensor], rows: int, side: int) -> Tensor:
+    """Room for (rows, C, S, S) in channels-last order, in which RoIAlign writes and convolutions read fastest."""
+    pooled = levels[0].new_empty((rows, side, side, levels[0].shape[1]), dtype=torch.float32)
+    return pooled.permute(0, 3, 1, 2)
 
 
 def _rois(boxes: Tensor) -> Tensor:
