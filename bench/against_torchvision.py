@@ -1,4 +1,5 @@
-"""Our PyTorch engine against torchvision eager: same weights, one image, interleaved, the median of the pairs.
+"""Our PyTorch engine against torchvision eager: same weights, one image, interleaved, the median of the
+pairs.
 
 python bench/against_torchvision.py [--height 800 --width 1216 --threads 2 --pairs 9 --json]
 From the decoded image to detections with boolean full-size masks on both sides.
@@ -63,7 +64,11 @@ def main() -> None:
         "ratio": statistics.median(a / b for a, b in seconds),
         "ratios": [round(a / b, 2) for a, b in seconds],
     }
-    print(json.dumps(report) if options.json else "\n".join(f"{key:18} {value}" for key, value in report.items()))
+    print(
+        json.dumps(report)
+        if options.json
+        else "\n".join(f"{key:18} {value}" for key, value in report.items())
+    )
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:

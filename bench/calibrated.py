@@ -1,4 +1,5 @@
-"""A torchvision Mask R-CNN whose random weights behave like trained ones: full proposals, about fifty detections.
+"""A torchvision Mask R-CNN whose random weights behave like trained ones: full proposals, about fifty
+detections.
 
 Freshly initialised weights find nothing or everything, and then a comparison measures the wrong work.
 """
@@ -12,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 
 def photograph_like(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 with structure at every scale: noise whose power falls as 1 / frequency, as in photographs."""
+    """(H, W, 3) uint8 with structure at every scale: noise whose power falls as 1 / frequency, as in
+    photographs."""
     generator = np.random.default_rng(0)
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
     spectrum = np.fft.fft2(generator.standard_normal((3, height, width))) / np.hypot(rows, columns).clip(1e-3)
@@ -22,7 +24,8 @@ def photograph_like(height: int, width: int) -> np.ndarray:
 
 
 def calibrated_torchvision(image: Tensor, detections: int = 50) -> MaskRCNN:
-    """R50-FPN with frozen batch norms as published; image (3, H, W) in 0..1, whose statistics the norms take over."""
+    """R50-FPN with frozen batch norms as published; image (3, H, W) in 0..1, whose statistics the norms
+    take over."""
     torch.manual_seed(0)
     trunk = resnet_fpn_backbone(backbone_name="resnet50", weights=None, norm_layer=nn.BatchNorm2d)
     height, width = image.shape[1:]
@@ -40,7 +43,8 @@ def _take_statistics(model: MaskRCNN, image: Tensor) -> None:
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.momentum = 1.0
-            # The last norm of a residual branch is small in trained nets; without it activations grow with depth.
+            # The last norm of a residual branch is small in trained nets; without it activations grow with
+            # depth.
             nn.init.constant_(norm.weight, 0.3 if norm.num_features >= 256 else 1.0)
     model.backbone.train()
     model.backbone(model.transform([image])[0].tensors)

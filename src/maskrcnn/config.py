@@ -1,4 +1,4 @@
-"""What a Mask R-CNN is made of: frozen dataclasses that name every size, threshold and numeric habit of a model."""
+"""What a Mask R-CNN is made of: every size, threshold and numeric habit as frozen dataclasses."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,9 +11,11 @@ class BackboneConfig:
     """A ResNet or ResNeXt trunk (He et al. 2016, Xie et al. 2017).
 
     depth: 18 and 34 have basic blocks, 50, 101 and 152 bottlenecks.
-    groups, group_width: 1 and 64 for ResNet; ResNeXt 32x8d is groups 32, group_width 8 (channels of one group in res2).
+    groups, group_width: 1 and 64 for ResNet; ResNeXt 32x8d is groups 32, group_width 8 (channels of one
+        group in res2).
     width: channels of the stem and of res2's basic blocks; 64 as published.
-    stride_in_1x1: the stride of a bottleneck stands in its first 1x1 convolution (MSRA, Caffe) and not in the 3x3.
+    stride_in_1x1: the stride of a bottleneck stands in its first 1x1 convolution (MSRA, Caffe) and not in
+        the 3x3.
     """
 
     depth: int = 50
@@ -61,7 +63,7 @@ class RPNConfig:
 
 @dataclass(frozen=True)
 class SoftNMSConfig:
-    """Soft-NMS (Bodla et al. 2017) in place of hard NMS: overlapping boxes lose score instead of being removed."""
+    """Soft-NMS (Bodla et al. 2017): overlapping boxes lose score instead of being removed."""
 
     method: Literal["none", "linear", "gaussian"] = "none"
     sigma: float = 0.5
@@ -72,8 +74,8 @@ class SoftNMSConfig:
 class BoxHeadConfig:
     """Classifies and refines proposals.
 
-    kind: `fc` has `convs` 3x3 convolutions of `channels` (0 in the two-FC head, 4 in 4conv1fc) and then `fcs` layers of
-    `fc_channels`; `res5` runs the trunk's last stage on every RoI (C4).
+    kind: `fc` has `convs` 3x3 convolutions of `channels` (0 in the two-FC head, 4 in 4conv1fc) and then
+        `fcs` layers of `fc_channels`; `res5` runs the trunk's last stage on every RoI (C4).
     """
 
     kind: Literal["fc", "res5"] = "fc"
@@ -98,7 +100,7 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Predicts a mask per class, or one for all classes, inside each final box. With C4 it reads res5's features, convs 0."""
+    """Predicts a mask per class, or one for all, inside each final box; with C4 on res5's features, convs 0."""
 
     convs: int = 4
     channels: int = 256
@@ -110,10 +112,11 @@ class MaskHeadConfig:
 
 @dataclass(frozen=True)
 class Conventions:
-    """Numeric habits in which the public implementations differ; a converted checkpoint needs those of its source.
+    """Numeric habits in which the public implementations differ; a checkpoint needs those of its source.
 
     plus_one: a box of pixels x1..x2 is x2 - x1 + 1 wide (Caffe lineage); boxes are then clipped to width - 1.
-    anchor_cell: `exact` w = s / sqrt(r), `rounded` the same rounded half to even, `legacy` Detectron's inclusive corners.
+    anchor_cell: `exact` w = s / sqrt(r), `rounded` the same rounded half to even, `legacy` Detectron's
+        inclusive corners.
     anchor_order: which of size and ratio runs slowest among the anchors of one cell.
     anchor_stride: the level's own stride, or padded image size // feature size (torchvision).
     rpn_scores: rank proposals by the logit or by its sigmoid (sigmoid saturates, so ties differ).
@@ -126,8 +129,8 @@ class Conventions:
     clamp_shrinking: box deltas of width and height are limited to log(16 / 1000) from below as well.
     detection_min_size: detections with a side below it are dropped (network pixels).
     clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
-    mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold; `expanded` pads the mask
-        by one, expands the box, truncates it to whole pixels and resizes, > threshold.
+    mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold;
+        `expanded` pads the mask by one, expands the box, truncates it to whole pixels and resizes, > threshold.
     """
 
     plus_one: bool = False
@@ -150,7 +153,10 @@ class Conventions:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One Mask R-CNN. classes: number of foreground classes K. mean, std: of the network input, 0..255, in its channel order."""
+    """One Mask R-CNN.
+
+    classes: number of foreground classes K. mean, std: of the network input, 0..255, in its channel order.
+    """
 
     classes: int = 80
     neck: Literal["fpn", "c4", "dc5"] = "fpn"

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 
 def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
-    """An instance of the dataclass `kind` from nested mappings. Raises UserError naming every unknown key and bad value."""
+    """An instance of the dataclass `kind` from nested mappings. Raises UserError naming every unknown key
+    and bad value."""
     try:
         return _adapter(kind).validate_python(values)
     except ValidationError as error:
@@ -25,7 +26,8 @@ def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
 
 
 def with_settings(original: T, settings: Iterable[str], place: str = "--set") -> T:
-    """A copy of a frozen dataclass with `model.rpn.post_nms=300`-like settings applied; values are read as YAML."""
+    """A copy of a frozen dataclass with `model.rpn.post_nms=300`-like settings applied; values are read as
+    YAML."""
     values = asdict(original)  # type: ignore[call-overload]
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -56,7 +58,9 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, place: str, kin
             )
         if depth == len(path) - 1:
             if isinstance(values[name], dict):
-                raise UserError(f"{place}: `{'.'.join(path)}` has parts", hint=f"set one of {', '.join(values[name])}")
+                raise UserError(
+                    f"{place}: `{'.'.join(path)}` has parts", hint=f"set one of {', '.join(values[name])}"
+                )
             values[name] = value
         else:
             values = values[name]

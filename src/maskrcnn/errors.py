@@ -2,7 +2,8 @@
 
 
 class UserError(Exception):
-    """Something the user must change. The command line prints it as `error:` and `hint:` and exits with code 2.
+    """Something the user must change. The command line prints it as `error:` and `hint:` and exits with
+    code 2.
 
     message: one sentence that names the offending value and where it stands.
     hint: one action, "" when the message already says it.

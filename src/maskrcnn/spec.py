@@ -13,7 +13,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Classes:
-    """Names and original dataset ids, by label 0..K-1. A name "" marks an output that its data set never used."""
+    """Names and original dataset ids, by label 0..K-1; "" names an output that its data set never used."""
 
     names: tuple[str, ...] = ()
     ids: tuple[int, ...] = ()
@@ -24,14 +24,14 @@ class Classes:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an image to the network's input; the rules are named after the implementation whose arithmetic they are.
+    """From an image to the network's input; rules are named after the implementation whose arithmetic they are.
 
-    resize: `shortest_edge` scales so that the short side is `short` unless the long side would pass `long`; `fit_window`
-        scales to fit into (short, long) as (height, width); `letterbox` is that, centred on a padded window;
-        `stretch` resizes to exactly (short, long) as (height, width).
+    resize: `shortest_edge` scales so that the short side is `short`, unless the long side would pass `long`;
+        `fit_window` scales to fit into (short, long) as (height, width); `letterbox` is that, centred on a padded
+        window; `stretch` resizes to exactly (short, long) as (height, width).
     size_rule: how the resized size is rounded.
-    filter: `opencv` INTER_LINEAR on uint8, `pillow` bilinear on uint8 with antialiasing, `torch` float32 bilinear
-        without antialiasing and without rounding to whole values.
+    filter: `opencv` INTER_LINEAR on uint8, `pillow` bilinear on uint8 with antialiasing, `torch` float32
+        bilinear without antialiasing and without rounding to whole values.
     channels: order of the three planes of the network input.
     pad_multiple: the input is padded right and below to a multiple of it; 1 for none.
     pad_value: what a letterbox is filled with, 0..255; other padding is zero after normalisation.
@@ -40,7 +40,9 @@ class Preprocess:
     resize: Literal["shortest_edge", "fit_window", "letterbox", "stretch"] = "shortest_edge"
     short: int = 800
     long: int = 1333
-    size_rule: Literal["torchvision", "detectron2", "mmdetection", "maskrcnn_benchmark", "caffe2"] = "detectron2"
+    size_rule: Literal["torchvision", "detectron2", "mmdetection", "maskrcnn_benchmark", "caffe2"] = (
+        "detectron2"
+    )
     filter: Literal["opencv", "pillow", "torch"] = "opencv"
     channels: Literal["rgb", "bgr"] = "rgb"
     pad_multiple: int = 32
@@ -74,13 +76,15 @@ class Spec:
 
 
 def spec_from_json(text: str, place: str | Path) -> Spec:
-    """Read a Spec strictly; place names the file in errors. Raises UserError with every fault and its path."""
+    """Read a Spec strictly; place names the file. Raises UserError with every fault and its path."""
     from maskrcnn.config_file import read_strictly  # pydantic loads in 0.1 s and only reading needs it
 
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: its model description is not JSON ({error})", hint="convert the model again") from error
+        raise UserError(
+            f"{place}: its model description is not JSON ({error})", hint="convert the model again"
+        ) from error
     found = values.get("format") if isinstance(values, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise UserError(

@@ -23,12 +23,17 @@ class PyTorchBackend:
         model.load_state_dict(state)
         self.model = for_inference(model)
         # NHWC is the layout in which oneDNN and cuDNN convolve fastest: 1.2x over NCHW on a CPU.
-        self.model.to(device=device, memory_format=torch.channels_last)
+        self.model.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(self, image: np.ndarray, size: np.ndarray) -> Raw:
-        """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays, network pixels."""
-        planes = torch.from_numpy(image).to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+        """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays, network
+        pixels."""
+        planes = (
+            torch.from_numpy(image)
+            .to(self.device, torch.float32)
+            .contiguous(memory_format=torch.channels_last)
+        )
         sizes = torch.from_numpy(size).to(self.device)
         levels = self.model.features(planes, sizes)
         proposals, real = self.model.propose(levels, sizes, image.shape[2:])
@@ -45,7 +50,8 @@ class PyTorchBackend:
 def open_pytorch(path: str | Path, device: str = "auto", threads: int | None = None) -> PyTorchBackend:
     """Open a model file. device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or any other that torch names.
 
-    threads: CPU threads of torch for the whole process, None to leave them. Raises UserError for a wrong file or device.
+    threads: CPU threads of torch for the whole process, None to leave them. Raises UserError for a wrong
+        file or device.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -65,6 +71,7 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--device {name}: torch {torch.__version__} cannot use it here ({reason})", hint="use --device auto"
+            f"--device {name}: torch {torch.__version__} cannot use it here ({reason})",
+            hint="use --device auto",
         ) from error
     return device

@@ -1,4 +1,5 @@
-"""Anchor boxes of every cell of every level (Ren et al. 2015), as each public implementation rounds and orders them.
+"""Anchor boxes of every cell of every level (Ren et al. 2015), as each public implementation rounds and
+orders them.
 
 L levels, A anchors per cell, h, w cells of a level.
 """
@@ -22,7 +23,8 @@ class Anchors(nn.Module):
             self.register_buffer(f"cell{number}", cell, persistent=False)
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """levels L x (B, C, h, w), size of the padded network input -> L x (h * w * A, 4) in network pixels."""
+        """levels L x (B, C, h, w), size of the padded network input -> L x (h * w * A, 4) in network
+        pixels."""
         anchors = []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             h, w = level.shape[-2:]

@@ -16,7 +16,8 @@ from maskrcnn.ops.nms import nms, soft_nms
 
 
 class Found(NamedTuple):
-    """Detections of a batch: boxes (B, D, 4) in network pixels, scores (B, D), labels (B, D); empty rows are zero."""
+    """Detections of a batch: boxes (B, D, 4) in network pixels, scores (B, D), labels (B, D); empty rows
+    are zero."""
 
     boxes: Tensor
     scores: Tensor

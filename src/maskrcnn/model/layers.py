@@ -7,7 +7,8 @@ from maskrcnn.config import Norm
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm whose statistics and affine numbers are constants; eps is 0 in torchvision's published v1 weights."""
+    """BatchNorm whose statistics and affine numbers are constants; eps is 0 in torchvision's published v1
+    weights."""
 
     weight: Tensor
     bias: Tensor
@@ -39,7 +40,8 @@ def make_norm(norm: Norm, channels: int, eps: float) -> nn.Module | None:
 
 
 class ConvNorm(nn.Conv2d):
-    """A square convolution that keeps the size at stride 1, then its norm; biased exactly when it has no norm."""
+    """A square convolution that keeps the size at stride 1, then its norm; biased exactly when it has no
+    norm."""
 
     def __init__(
         self,
@@ -71,7 +73,8 @@ class ConvNorm(nn.Conv2d):
         return x if self.norm is None else self.norm(x)
 
     def fold_norm(self) -> None:
-        """Multiply a batch norm into weight and bias: the same function in inference, one pass over memory less."""
+        """Multiply a batch norm into weight and bias: the same function in inference, one pass over memory
+        less."""
         norm = self.norm
         if not isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d):
             return
@@ -80,7 +83,9 @@ class ConvNorm(nn.Conv2d):
             scale = norm.weight.double() * (norm.running_var.double() + norm.eps).rsqrt()
             bias = torch.zeros_like(scale) if self.bias is None else self.bias.double()
             shift = norm.bias.double() + (bias - norm.running_mean.double()) * scale
-            self.weight = nn.Parameter((self.weight.double() * scale[:, None, None, None]).to(self.weight.dtype))
+            self.weight = nn.Parameter(
+                (self.weight.double() * scale[:, None, None, None]).to(self.weight.dtype)
+            )
             self.bias = nn.Parameter(shift.to(self.weight.dtype))
         self.norm = None
 
@@ -95,7 +100,8 @@ class PooledLinear(nn.Linear):
     def as_convolution(self, side: int) -> nn.Sequential:
         """The same function as an S x S convolution, which reads channels-last features as they lie.
 
-        On a CPU it is 2.5x faster than the matrix product: 110 ms for 278 ms at 1000 x 12544 x 1024 (one AVX-512 core).
+        On a CPU it is 2.5x faster than the matrix product: 110 ms for 278 ms at 1000 x 12544 x 1024 (one
+        AVX-512 core).
         """
         weight = self.weight.detach().unflatten(1, (-1, side, side))
         conv = nn.Conv2d(weight.shape[1], weight.shape[0], side)

@@ -25,7 +25,8 @@ class MaskHead(nn.Module):
         self.logits = nn.Conv2d(config.channels, 1 if config.class_agnostic else classes, 1)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """features (R, C, S, S), labels (R,) -> mask logits of that class (R, M, M); no other class is computed."""
+        """features (R, C, S, S), labels (R,) -> mask logits of that class (R, M, M); no other class is
+        computed."""
         x = features
         for number in range(1, self.config.convs + 1):
             x = F.relu_(self.get_submodule(f"conv{number}")(x))

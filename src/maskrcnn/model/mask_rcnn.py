@@ -34,11 +34,12 @@ class MaskRCNN(nn.Module):
         self.res5 = make_stage(trunk, 5) if config.neck == "c4" else None
         stages = [stage_channels(trunk, number) for number in (2, 3, 4, 5)]
         if config.neck == "fpn":
-            self.fpn = FPN(stages, config.fpn)
-            channels, strides, roi_strides = config.fpn.channels, (4, 8, 16, 32, 64), (4, 8, 16, 32)
+            self.fpn: FPN | None = FPN(stages, config.fpn)
+            channels = config.fpn.channels
         else:
             self.fpn = None
-            channels, strides, roi_strides = stages[2 if config.neck == "c4" else 3], (16,), (16,)
+            channels = stages[2 if config.neck == "c4" else 3]
+        strides, roi_strides = ((4, 8, 16, 32, 64), (4, 8, 16, 32)) if self.fpn else ((16,), (16,))
         self.anchors = Anchors(config.anchors, strides, config.conventions)
         self.rpn = RPN(channels, self.anchors.per_cell, config.rpn, config.conventions)
         self.roi_features = RoIFeatures(roi_strides, config.conventions)
@@ -49,7 +50,8 @@ class MaskRCNN(nn.Module):
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor, size: Tensor) -> Raw:
-        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2) without the padding -> Raw, network pixels."""
+        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2) without the padding -> Raw,
+        network pixels."""
         levels = self.features(image, size)
         proposals, real = self.propose(levels, size, (image.shape[2], image.shape[3]))
         found = self.detect(levels, proposals, real, size)
@@ -58,13 +60,20 @@ class MaskRCNN(nn.Module):
     def losses(
         self, image: Tensor, size: Tensor, targets: list[Targets], generator: torch.Generator | None = None
     ) -> Losses:
-        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2), one Targets an image -> the five losses."""
+        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2), one Targets an image -> the
+        five losses."""
         config, plus_one = self.config, self.config.conventions.plus_one
         levels = self.features(image, size)
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, (image.shape[2], image.shape[3]))
         rpn = rpn_losses(
-            torch.cat(objectness, 1), torch.cat(deltas, 1), torch.cat(anchors), targets, config.rpn, plus_one, generator
+            torch.cat(objectness, 1),
+            torch.cat(deltas, 1),
+            torch.cat(anchors),
+            targets,
+            config.rpn,
+            plus_one,
+            generator,
         )
         with torch.no_grad():
             pre_nms, post_nms = config.rpn.pre_nms_training, config.rpn.post_nms_training
@@ -96,7 +105,8 @@ class MaskRCNN(nn.Module):
         return mask_loss(logits, torch.cat(wanted))
 
     def features(self, image: Tensor, size: Tensor) -> list[Tensor]:
-        """image (B, 3, H, W), size (B, 2) -> levels L x (B, C, H/s, W/s): P2..P6, or one level of stride 16."""
+        """image (B, 3, H, W), size (B, 2) -> levels L x (B, C, H/s, W/s): P2..P6, or one level of stride
+        16."""
         stages = self.backbone(self.normalised(image, size))
         return [stages[-1]] if self.fpn is None else self.fpn(stages)
 
@@ -108,11 +118,13 @@ class MaskRCNN(nn.Module):
         return (image.to(self.mean.dtype) - self.mean) / self.std * inside
 
     def propose(self, levels: list[Tensor], size: Tensor, padded: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """levels L x (B, C, H/s, W/s), size (B, 2), padded size of the input -> proposals (B, P, 4), real (B, P)."""
+        """levels L x (B, C, H/s, W/s), size (B, 2), padded size of the input -> proposals (B, P, 4), real
+        (B, P)."""
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, padded)
         rpn = self.config.rpn
-        limit = size if self.config.conventions.rpn_clip == "image" else torch.ones_like(size) * size.new_tensor(padded)
+        whole = torch.ones_like(size) * size.new_tensor(padded)
+        limit = size if self.config.conventions.rpn_clip == "image" else whole
         return self.rpn.propose(objectness, deltas, anchors, limit, rpn.pre_nms, rpn.post_nms)
 
     def detect(self, levels: list[Tensor], proposals: Tensor, real: Tensor, size: Tensor) -> Found:
@@ -126,16 +138,19 @@ class MaskRCNN(nn.Module):
         return self.mask_head(features, labels.flatten()).sigmoid().unflatten(0, labels.shape)
 
     def roi(self, levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
-        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); with C4 through res5, which halves S."""
+        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); with C4 through res5, which halves
+        S."""
         pooled = self.roi_features(levels[: len(self.roi_features.scales)], boxes, side)
         return pooled if self.res5 is None else self.res5(pooled)
 
 
 def for_inference(model: MaskRCNN) -> MaskRCNN:
-    """Change the model in place into the same function with less work; it can no longer be trained or saved."""
+    """Change the model in place into the same function with less work; it can no longer be trained or
+    saved."""
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold_norm()
-    if isinstance(getattr(model.box_head, "fc1", None), PooledLinear):
-        model.box_head.fc1 = model.box_head.fc1.as_convolution(model.config.box_head.pool_side)
+    fc1 = getattr(model.box_head, "fc1", None)
+    if isinstance(fc1, PooledLinear):
+        model.box_head.fc1 = fc1.as_convolution(model.config.box_head.pool_side)
     return model.eval().requires_grad_(False)

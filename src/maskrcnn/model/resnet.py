@@ -27,7 +27,9 @@ class Stem(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: ResNet-18 and -34."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int, dilation: int, config: BackboneConfig) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: int, dilation: int, config: BackboneConfig
+    ) -> None:
         super().__init__()
         norm, eps = config.norm, config.norm_eps
         self.shortcut = (
@@ -49,7 +51,13 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 (grouped in ResNeXt), 1x1 beside a shortcut: ResNet-50, -101 and -152."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, middle: int, stride: int, dilation: int, config: BackboneConfig
+        self,
+        channels_in: int,
+        channels_out: int,
+        middle: int,
+        stride: int,
+        dilation: int,
+        config: BackboneConfig,
     ) -> None:
         super().__init__()
         norm, eps = config.norm, config.norm_eps
@@ -109,7 +117,8 @@ class ResNet(nn.Module):
         self.res5 = make_stage(config, 5, dilation=2 if dilate_res5 else 1) if last == 5 else None
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """image (B, 3, H, W), normalised -> the output of every stage, strides 4, 8, 16 (and 32, or 16 when dilated)."""
+        """image (B, 3, H, W), normalised -> the output of every stage, strides 4, 8, 16 (and 32, or 16 when
+        dilated)."""
         res2 = self.res2(self.stem(image))
         res3 = self.res3(res2)
         res4 = self.res4(res3)

@@ -28,7 +28,8 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
 
     def predict(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """levels L x (B, C, h, w) -> objectness logits L x (B, N) and deltas L x (B, N, 4), anchors in order (y, x, a)."""
+        """levels L x (B, C, h, w) -> objectness logits L x (B, N) and deltas L x (B, N, 4), anchors in
+        order (y, x, a)."""
         objectness, deltas = [], []
         for level in levels:
             x = level
@@ -50,7 +51,8 @@ class RPN(nn.Module):
         post_nms: int,
     ) -> tuple[Tensor, Tensor]:
         """objectness L x (B, N), deltas L x (B, N, 4), anchors L x (N, 4), size (B, 2) to clip to
-        -> proposals (B, P, 4) in network pixels, best first, zero rows at the end, and which rows are real (B, P).
+        -> proposals (B, P, 4) in network pixels, best first, zero rows at the end, and which rows are real
+        (B, P).
         """
         boxes, scores, groups = self._best_per_level(objectness, deltas, anchors, size, pre_nms)
         rows = nms(
@@ -75,12 +77,14 @@ class RPN(nn.Module):
         size: Tensor,
         pre_nms: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> boxes (B, L * pre_nms, 4), clipped, scores (-inf where there is no box) and level numbers (B, L * pre_nms)."""
+        """-> boxes (B, L * pre_nms, 4), clipped, scores (-inf where there is no box) and level numbers (B,
+        L * pre_nms)."""
         habits = self.conventions
         boxes, scores, groups = [], [], []
         for number, (logits, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):
             score = logits.float().sigmoid() if habits.rpn_scores == "sigmoid" else logits.float()
-            # A level may have fewer than pre_nms anchors; filling up keeps the number of rows fixed for every input size.
+            # A level may have fewer than pre_nms anchors; filling up keeps the number of rows fixed for
+            # every input size.
             score, index = F.pad(score, (0, pre_nms), value=float("-inf")).topk(pre_nms)
             index = index.clamp(max=anchor.shape[0] - 1)
             moved = decode(

@@ -67,17 +67,21 @@ def soft_nms(
 ) -> tuple[Tensor, Tensor]:
     """Soft-NMS (Bodla et al. 2017) inside each group, on boxes scoring above score_over.
 
-    Each kept box multiplies the scores of the remaining ones of its group by 1 - IoU where IoU > iou (linear) or by
-    exp(-IoU^2 / sigma) (gaussian); boxes that fall to min_score or below are dropped.
-    boxes (B, N, 4), scores (B, N), groups (B, N) -> rows int64 (B, keep), -1 where there is none, and their decayed
-    scores (B, keep), 0 where there is none, best first.
+    Each kept box multiplies the scores of the remaining ones of its group by 1 - IoU where IoU > iou
+    (linear) or by exp(-IoU^2 / sigma) (gaussian); boxes that fall to min_score or below are dropped.
+    boxes (B, N, 4), scores (B, N), groups (B, N) -> rows int64 (B, keep), -1 where there is none, and their
+    decayed scores (B, keep), 0 where there is none, best first.
     """
     rows = torch.full((boxes.shape[0], keep), -1, dtype=torch.int64, device=boxes.device)
     decayed = scores.new_zeros((boxes.shape[0], keep))
     corners = _widened(boxes, plus_one)
     for image in range(boxes.shape[0]):
         candidates = (scores[image] > score_over).nonzero()[:, 0]
-        box, score, group = corners[image, candidates], scores[image, candidates].clone(), groups[image, candidates]
+        box, score, group = (
+            corners[image, candidates],
+            scores[image, candidates].clone(),
+            groups[image, candidates],
+        )
         for rank in range(min(keep, len(candidates))):
             best = int(score.argmax())
             if score[best] <= min_score:
@@ -112,12 +116,12 @@ def _(
 
 
 def _threshold(iou: float, inclusive: bool) -> float:
-    """torchvision suppresses where a float32 IoU > a double threshold; just below float32(iou) that means >=."""
+    """torchvision suppresses where a float32 IoU > a double; just below float32(iou) that means >=."""
     return math.nextafter(float(torch.tensor(iou, dtype=torch.float32)), 0.0) if inclusive else iou
 
 
 def _widened(boxes: Tensor, plus_one: bool) -> Tensor:
-    """Inclusive corners x1..x2 cover the pixels from x1 to x2 + 1, and then ordinary areas are the +1 areas."""
+    """Pixels x1..x2 cover x1 to x2 + 1, and ordinary areas of that are the +1 areas."""
     return boxes + boxes.new_tensor([0, 0, 1, 1]) if plus_one else boxes
 
 

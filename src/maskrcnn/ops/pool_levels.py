@@ -24,7 +24,8 @@ def pool_levels(
 ) -> Tensor:
     """RoIAlign (He et al. 2017) of each box on its own level, in float32 whatever the levels are.
 
-    levels L x (B, C, H/s, W/s), boxes (B, R, 4) in network pixels, level_of int64 (B, R), scales 1/s of each level
+    levels L x (B, C, H/s, W/s), boxes (B, R, 4) in network pixels, level_of int64 (B, R), scales 1/s of
+    each level
     -> (B * R, C, S, S). samples: points per bin and side, 0 for ceil(box side in cells / S).
     aligned: the half pixel is subtracted; otherwise boxes are at least one cell wide.
     """
@@ -61,7 +62,8 @@ def pool_levels_gradient(
     samples: int,
     aligned: bool,
 ) -> list[Tensor]:
-    """gradient (B * R, C, S, S) of what pool_levels returned -> the gradients of the levels, L x (B, C, H/s, W/s)."""
+    """gradient (B * R, C, S, S) of what pool_levels returned -> the gradients of the levels, L x (B, C,
+    H/s, W/s)."""
     rois, owner = _rois(boxes), level_of.flatten()
     gradients = []
     for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
@@ -102,7 +104,8 @@ pool_levels.register_autograd(_gradient, setup_context=_remember)
 
 
 def _empty(levels: Sequence[Tensor], rows: int, side: int) -> Tensor:
-    """Room for (rows, C, S, S) in channels-last order, in which RoIAlign writes and convolutions read fastest."""
+    """Room for (rows, C, S, S) in channels-last order, in which RoIAlign writes and convolutions read
+    fastest."""
     pooled = levels[0].new_empty((rows, side, side, levels[0].shape[1]), dtype=torch.float32)
     return pooled.permute(0, 3, 1, 2)
 
@@ -110,5 +113,7 @@ def _empty(levels: Sequence[Tensor], rows: int, side: int) -> Tensor:
 def _rois(boxes: Tensor) -> Tensor:
     """boxes (B, R, 4) -> (B * R, 5) with the image number in front, as torchvision wants them."""
     count, rows = boxes.shape[:2]
-    owner = torch.arange(count, device=boxes.device, dtype=torch.float32)[:, None, None].expand(count, rows, 1)
+    owner = torch.arange(count, device=boxes.device, dtype=torch.float32)[:, None, None].expand(
+        count, rows, 1
+    )
     return torch.cat([owner, boxes.float()], 2).reshape(-1, 5)

@@ -58,7 +58,8 @@ def _axis(
 ) -> tuple[Tensor, Tensor]:
     """The cells that a bin's samples lie between along one axis, and their shares of the bin's mean.
 
-    start, length (R,) in cells -> cells int32 and weights (R, S, k). Samples further than a cell outside count zero.
+    start, length (R,) in cells -> cells int32 and weights (R, S, k). Samples further than a cell outside
+    count zero.
     dense: samples are at most a cell apart, so that n of them lie between n + 1 cells in a row, and not 2 n.
     """
     step = (length / side)[:, None, None]

@@ -1,0 +1,95 @@
+"""Random views of a training image, all in image pixels; resizing is the model's own preprocessing, later."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskrcnn.data.sample import Sample
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Augment:
+    """flip: probability of a mirror image. crop: probability of cutting out a part.
+
+    crop_area: smallest part, as a share of the image.
+    jitter: brightness, contrast and saturation change by up to this share, each on its own.
+    visible: an instance of which a cut leaves a smaller share becomes a crowd region, which teaches nothing.
+    """
+
+    flip: float = 0.5
+    crop: float = 0.0
+    crop_area: float = 0.25
+    jitter: float = 0.0
+    visible: float = 0.25
+
+
+def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
+    """A random view of the sample."""
+    if rng.random() < config.crop:
+        sample = cut_out(sample, *_window(sample.image.shape[:2], config.crop_area, rng), config.visible)
+    if rng.random() < config.flip:
+        sample = mirror(sample)
+    if config.jitter:
+        sample = Sample(
+            jitter(sample.image, *rng.uniform(1 - config.jitter, 1 + config.jitter, 3)),
+            sample.boxes,
+            sample.labels,
+            sample.crowd,
+            sample.masks,
+        )
+    return sample
+
+
+def mirror(sample: Sample) -> Sample:
+    """Left and right exchanged."""
+    width = sample.image.shape[1]
+    boxes = sample.boxes.copy()
+    boxes[:, [0, 2]] = width - sample.boxes[:, [2, 0]]
+    image, masks = np.ascontiguousarray(sample.image[:, ::-1]), np.ascontiguousarray(sample.masks[:, :, ::-1])
+    return Sample(image, boxes, sample.labels, sample.crowd, masks)
+
+
+def cut_out(sample: Sample, x1: int, y1: int, x2: int, y2: int, visible: float) -> Sample:
+    """The part x1..x2, y1..y2; boxes shrink to what is left of their masks, vanished instances go."""
+    masks = sample.masks[:, y1:y2, x1:x2]
+    before, after = (m.reshape(len(m), -1).sum(1, dtype=np.int64) for m in (sample.masks, masks))
+    kept = after > 0
+    masks = np.ascontiguousarray(masks[kept])
+    crowd = sample.crowd[kept] | (after[kept] < visible * before[kept])
+    corner = np.array([x1, y1, x1, y1], np.float32)
+    limit = np.array([x2 - x1, y2 - y1] * 2, np.float32)
+    clipped = np.clip(sample.boxes[kept] - corner, 0, limit)
+    touched = (clipped != sample.boxes[kept] - corner).any(1)
+    boxes = np.where(touched[:, None], tight_boxes(masks), clipped).astype(np.float32)
+    return Sample(np.ascontiguousarray(sample.image[y1:y2, x1:x2]), boxes, sample.labels[kept], crowd, masks)
+
+
+def tight_boxes(masks: Array) -> Array:
+    """masks (G, H, W), none empty -> the smallest boxes (G, 4) float32 around them."""
+    columns, rows = masks.any(1), masks.any(2)
+    left, right = columns.argmax(1), columns.shape[1] - columns[:, ::-1].argmax(1)
+    top, bottom = rows.argmax(1), rows.shape[1] - rows[:, ::-1].argmax(1)
+    return np.stack([left, top, right, bottom], 1).astype(np.float32).reshape(-1, 4)
+
+
+def jitter(image: Array, brightness: float, contrast: float, saturation: float) -> Array:
+    """Each factor 1 leaves the image as it is; saturation 0 is grey, contrast 0 the mean colour."""
+    x = image.astype(np.float32)
+    grey = x.mean(2, keepdims=True)
+    x = grey + (x - grey) * np.float32(saturation)
+    mean = grey.mean()
+    x = (mean + (x - mean) * np.float32(contrast)) * np.float32(brightness)
+    return np.clip(x + 0.5, 0, 255).astype(np.uint8)
+
+
+def _window(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """x1, y1, x2, y2 of a random part: `smallest` to all of the area, nearly the shape of the image."""
+    share, shape = rng.uniform(smallest, 1.0), np.exp(rng.uniform(-0.2, 0.2))
+    height, width = (
+        max(1, min(full, round(full * np.sqrt(share * ratio))))
+        for full, ratio in zip(size, (shape, 1 / shape), strict=True)
+    )
+    y, x = rng.integers(0, size[0] - height + 1), rng.integers(0, size[1] - width + 1)
+    return int(x), int(y), int(x + width), int(y + height)

@@ -1,0 +1,142 @@
+"""Masks from the network's M x M crops to image pixels and COCO RLE, without an array of the whole image.
+
+N instances, M side of a mask, H, W size of the image, h, w size of a mask's window inside the image.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+PasteRule = Literal["pixel_centres", "expanded"]
+
+
+def paste_crop(
+    roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: PasteRule
+) -> tuple[np.ndarray, int, int]:
+    """roi_mask (M, M), box (4,) in image pixels -> mask bool (h, w) of the window from column x and row y on.
+
+    rule: `pixel_centres` as detectron2 and mmdetection, `expanded` as torchvision and maskrcnn-benchmark.
+    """
+    window = _window(roi_mask, box, size, rule)
+    columns = np.empty(window.shape, bool)
+    over = np.greater_equal if rule == "pixel_centres" else np.greater
+    for rows, probability in window.blocks():
+        over(probability, np.float32(0.5), out=columns[rows])
+    return columns.T, window.x, window.y
+
+
+def soft_crop(
+    roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: PasteRule
+) -> tuple[np.ndarray, int, int]:
+    """The same window as uint8 opacity (h, w) for drawing: 128 on the edge, a ramp of about a pixel."""
+    window = _window(roi_mask, box, size, rule)
+    columns = np.empty(window.shape, np.uint8)
+    # A hard edge climbs from 0 to 1 over one cell of the mask, which is many pixels in a large box.
+    slope = 255 * max(1.0, float(max(box[2] - box[0], box[3] - box[1])) / len(roi_mask))
+    for rows, probability in window.blocks():
+        columns[rows] = np.clip((probability - np.float32(0.5)) * np.float32(slope) + 128, 0, 255)
+    return columns.T, window.x, window.y
+
+
+def paste(roi_masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], rule: PasteRule) -> np.ndarray:
+    """roi_masks (N, M, M), boxes (N, 4) in image pixels -> masks bool (N, H, W)."""
+    masks = np.zeros((len(boxes), *size), bool)
+    for mask, roi_mask, box in zip(masks, roi_masks, boxes, strict=True):
+        crop, x, y = paste_crop(roi_mask, box, size, rule)
+        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+    return masks
+
+
+def encode(crop: np.ndarray, x: int, y: int, size: tuple[int, int]) -> dict[str, Any]:
+    """COCO compressed RLE {"size": [H, W], "counts": str} of a mask that is `crop` (h, w) at x, y."""
+    height, width = int(size[0]), int(size[1])
+    lengths = _run_lengths(crop, x, y, (height, width))
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The pixels of an image that a mask can reach, column-major as RLE is: their transpose costs nothing.
+
+    x, y: its first column and row. across: (w, M), the weights of the mask's columns in each pixel column.
+    lines: (M, h), the mask's columns at the height of each pixel row.
+    """
+
+    x: int
+    y: int
+    across: np.ndarray
+    lines: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.across), self.lines.shape[1]
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Probability float32 (rows, h) of some of the window's columns at a time, all in all (w, h)."""
+        return _products(self.across, self.lines)
+
+
+def _window(roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: PasteRule) -> _Window:
+    axis = _pixel_centres if rule == "pixel_centres" else _expanded
+    side = len(roi_mask)
+    x1, y1, x2, y2 = np.asarray(box, np.float32)
+    x, across = axis(x1, x2, size[1], side)
+    y, down = axis(y1, y2, size[0], side)
+    lines = np.empty((len(down), side), np.float32)
+    for rows, product in _products(_hat(down, side), np.asarray(roi_mask, np.float32)):
+        lines[rows] = product
+    return _Window(x, y, _hat(across, side), lines.T)
+
+
+def _products(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    # Above 2**18 multiplications OpenBLAS wakes its threads and on a busy machine waits ten times the work.
+    rows = max(1, 2**18 // max(right.size, 1))
+    for start in range(0, len(left), rows):
+        block = slice(start, start + rows)
+        yield block, left[block] @ right
+
+
+def _hat(places: np.ndarray, side: int) -> np.ndarray:
+    """places (n,) in cells -> weights (n, M) of linear interpolation between cells, zero beyond them."""
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(side, dtype=np.float32)), 0)
+
+
+def _pixel_centres(low: np.float32, high: np.float32, count: int, side: int) -> tuple[int, np.ndarray]:
+    """First pixel of the window along one axis and where in the mask each pixel's centre lies, in cells."""
+    if high <= low:
+        return 0, np.zeros(0, np.float32)
+    # One pixel of margin: a soft edge needs it; inside the box is all that reaches one half.
+    first, last = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, count)
+    centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
+    # Through -1..1, as grid_sample has it: the same roundings, so the same pixels.
+    grid = (centres - low) / (high - low) * 2 - 1
+    return min(first, count), (grid + 1) * np.float32(side / 2) - np.float32(0.5)
+
+
+def _expanded(low: np.float32, high: np.float32, count: int, side: int) -> tuple[int, np.ndarray]:
+    """The same for a mask padded by a cell in a box expanded as much, truncated to inclusive whole pixels."""
+    half = (high - low) * np.float32(0.5) * np.float32((side + 2) / side)
+    centre = (high + low) * np.float32(0.5)
+    start, end = int(centre - half), int(centre + half)
+    step = np.float32(side + 2) / np.float32(max(end - start + 1, 1))
+    first, last = max(start, 0), min(end + 1, count)
+    pixels = np.arange(first - start, last - start, dtype=np.float32)
+    return min(first, count), step * (pixels + np.float32(0.5)) - np.float32(0.5) - 1
+
+
+def _run_lengths(crop: np.ndarray, x: int, y: int, size: tuple[int, int]) -> np.ndarray:
+    """Lengths of the runs 0, 1, 0, ... down the columns of the image; the first may be 0."""
+    height, width = size
+    rows, columns = crop.shape
+    # Unless a crop is as high as the image, every run ends with its column: a zero below the crop says so.
+    stride = rows if rows == height else rows + 1
+    flat = np.zeros(1 + columns * stride + 1, bool)
+    flat[1:-1].reshape(columns, stride)[:, :rows] = crop.T
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    places = x * height + y + changes + changes // max(stride, 1) * (height - stride)
+    lengths = np.diff(places, prepend=0, append=height * width)
+    return lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths
