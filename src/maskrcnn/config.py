@@ -100,7 +100,7 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Predicts a mask per class, or one for all, inside each final box; with C4 on res5's features, convs 0."""
+    """Predicts a mask per class, or one for all, inside each final box; after res5 (C4) convs is 0."""
 
     convs: int = 4
     channels: int = 256
@@ -130,7 +130,7 @@ class Conventions:
     detection_min_size: detections with a side below it are dropped (network pixels).
     clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
     mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold;
-        `expanded` pads the mask by one, expands the box, truncates it to whole pixels and resizes, > threshold.
+        `expanded` pads the mask by one, expands the box, truncates it to pixels and resizes, > threshold.
     """
 
     plus_one: bool = False

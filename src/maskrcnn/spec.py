@@ -24,11 +24,11 @@ class Classes:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an image to the network's input; rules are named after the implementation whose arithmetic they are.
+    """From an image to the network's input; rules are named after the implementation that computes so.
 
     resize: `shortest_edge` scales so that the short side is `short`, unless the long side would pass `long`;
-        `fit_window` scales to fit into (short, long) as (height, width); `letterbox` is that, centred on a padded
-        window; `stretch` resizes to exactly (short, long) as (height, width).
+        `fit_window` scales to fit into (short, long) as (height, width); `letterbox` is that, centred on
+        a padded window; `stretch` resizes to exactly (short, long) as (height, width).
     size_rule: how the resized size is rounded.
     filter: `opencv` INTER_LINEAR on uint8, `pillow` bilinear on uint8 with antialiasing, `torch` float32
         bilinear without antialiasing and without rounding to whole values.

@@ -46,7 +46,7 @@ def rpn_losses(
     plus_one: bool,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
-    """objectness (B, A), deltas (B, A, 4), anchors (A, 4), a Targets an image -> objectness and delta loss."""
+    """objectness (B, A), deltas (B, A, 4), anchors (A, 4), a Targets an image -> objectness, delta loss."""
     positive_logits, negative_logits, moved, wanted = [], [], [], []
     for image, target in enumerate(targets):
         positive, negative, boxes = sample_anchors(anchors, target, config, generator)
@@ -70,7 +70,7 @@ def box_losses(
     plus_one: bool,
     beta: float,
 ) -> tuple[Tensor, Tensor]:
-    """logits (B * R, K + 1), deltas (B * R, 1 or K, 4) of all rows -> class and delta loss of the used ones."""
+    """logits (B * R, K + 1), deltas (B * R, 1 or K, 4) of all rows -> class, delta loss of the used ones."""
     used, positive = sampled.used.flatten(), sampled.positive.flatten()
     labels = sampled.labels.flatten()
     wanted = encode(sampled.matched[sampled.positive], sampled.boxes[sampled.positive], weights, plus_one)

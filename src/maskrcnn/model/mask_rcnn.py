@@ -123,9 +123,9 @@ class MaskRCNN(nn.Module):
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, padded)
         rpn = self.config.rpn
-        whole = torch.ones_like(size) * size.new_tensor(padded)
-        limit = size if self.config.conventions.rpn_clip == "image" else whole
-        return self.rpn.propose(objectness, deltas, anchors, limit, rpn.pre_nms, rpn.post_nms)
+        if self.config.conventions.rpn_clip == "padded":
+            size = torch.stack([torch.full_like(size[:, 0], side) for side in padded], 1)
+        return self.rpn.propose(objectness, deltas, anchors, size, rpn.pre_nms, rpn.post_nms)
 
     def detect(self, levels: list[Tensor], proposals: Tensor, real: Tensor, size: Tensor) -> Found:
         """levels, proposals (B, P, 4), real (B, P), size (B, 2) -> the D best boxes of each image."""

@@ -1,7 +1,7 @@
 """Which ground truth a box must learn, and which boxes of an image take part in a training step.
 
-B images, G ground-truth boxes and N candidates (anchors or proposals) of an image, R sampled proposals of an image;
-all boxes in network pixels.
+B images; of an image: G ground-truth boxes, N candidates (anchors or proposals), R sampled proposals.
+All boxes are in network pixels.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ IGNORED = -2
 class Targets:
     """What one training image shows, in network pixels.
 
-    boxes (G, 4) float32. labels (G,) int64. masks (G, H, W) uint8, 1 inside. crowd (G,) bool: regions whose instances
-    were not told apart; nothing is learnt from what lies in them.
+    boxes (G, 4) float32. labels (G,) int64. masks (G, H, W) uint8, 1 inside.
+    crowd (G,) bool: regions whose instances were not told apart; nothing is learnt from what lies in them.
     """
 
     boxes: Tensor
@@ -36,9 +36,10 @@ class Targets:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The proposals that train the box and mask heads; every image has R rows, its positives first, unused rows last.
+    """The proposals that train the box and mask heads: R rows an image, its positives first, unused rows last.
 
-    boxes (B, R, 4). labels (B, R) int64, K for background. matched (B, R, 4): box to learn, zero for background.
+    boxes (B, R, 4). labels (B, R) int64, K for background.
+    matched (B, R, 4): box to learn, zero for background.
     rows (B, R) int64: row of the image's Targets without crowd, 0 for background. used, positive (B, R) bool.
     """
 
@@ -53,7 +54,7 @@ class Sampled:
 def sample_anchors(
     anchors: Tensor, target: Targets, config: RPNConfig, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """anchors (N, 4) -> indices of positives (P,) and negatives, and the box (P, 4) that each positive must learn."""
+    """anchors (N, 4) -> indices of positives (P,) and negatives, and boxes (P, 4) that the positives learn."""
     truth = target.instances()
     iou = overlap(truth.boxes, anchors)
     matched = match(iou, config.foreground_iou, config.background_iou, keep_best=True)
@@ -70,7 +71,7 @@ def sample_proposals(
     config: BoxHeadConfig,
     generator: torch.Generator | None,
 ) -> Sampled:
-    """proposals (B, N, 4), real (B, N) -> R = config.batch rows an image; ground truth takes part as proposals too."""
+    """proposals (B, N, 4), real (B, N) -> R = config.batch rows an image; ground truth joins the proposals."""
     count = config.batch
     boxes = proposals.new_zeros((len(targets), count, 4))
     matched_boxes = torch.zeros_like(boxes)
@@ -117,10 +118,10 @@ def overlap(boxes: Tensor, candidates: Tensor) -> Tensor:
 
 
 def match(iou: Tensor, foreground: float, background: float, keep_best: bool) -> Tensor:
-    """iou (G, N) -> (N,) int64: a row of the ground truth, BACKGROUND below `background`, IGNORED up to `foreground`.
+    """iou (G, N) -> (N,) int64: row of the ground truth, BACKGROUND below `background`, IGNORED in between.
 
-    keep_best: every ground truth also takes the candidates that overlap it most, however little (anchors need it: a
-    small object may reach no anchor at 0.7).
+    keep_best: every ground truth also takes the candidates that overlap it most, however little (anchors need
+    it: a small object may reach no anchor at 0.7).
     """
     if iou.shape[0] == 0:
         return torch.full((iou.shape[1],), BACKGROUND, dtype=torch.int64, device=iou.device)
@@ -133,7 +134,7 @@ def match(iou: Tensor, foreground: float, background: float, keep_best: bool) ->
 
 
 def without_crowd(matched: Tensor, crowd: Tensor, candidates: Tensor) -> Tensor:
-    """matched (N,), crowd (C, 4), candidates (N, 4) -> matched, IGNORED where background lies mostly in a crowd."""
+    """matched (N,), crowd (C, 4), candidates (N, 4) -> matched, IGNORED for background mostly in a crowd."""
     if len(crowd) == 0:
         return matched
     inside = intersection(crowd, candidates).amax(dim=0) > 0.5 * area(candidates)
@@ -143,7 +144,7 @@ def without_crowd(matched: Tensor, crowd: Tensor, candidates: Tensor) -> Tensor:
 def sample(
     matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """matched (N,) -> indices of at most count * positive_fraction positives, and of negatives that fill up to `count`."""
+    """matched (N,) -> indices of positives, at most count * positive_fraction, and of negatives up to `count`."""
     positive = _some(torch.where(matched >= 0)[0], int(count * positive_fraction), generator)
     negative = _some(torch.where(matched == BACKGROUND)[0], count - len(positive), generator)
     return positive, negative
