@@ -1,0 +1,109 @@
+"""What each public source means by its numbers, input and classes, and the architectures that have names."""
+
+from dataclasses import replace
+
+from maskrcnn.config import (
+    AnchorConfig,
+    BackboneConfig,
+    BoxHeadConfig,
+    Conventions,
+    FPNConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    RPNConfig,
+)
+from maskrcnn.spec import Classes, Preprocess
+
+Triple = tuple[float, float, float]
+
+# ImageNet statistics as 0..255, and the same in the order B, G, R.
+MEAN_RGB: Triple = (123.675, 116.28, 103.53)
+STD_RGB: Triple = (58.395, 57.12, 57.375)
+MEAN_BGR: Triple = (103.53, 116.28, 123.675)
+STD_BGR: Triple = (57.375, 57.12, 58.395)
+NO_STD: Triple = (1.0, 1.0, 1.0)
+
+TORCHVISION = Conventions(
+    anchor_cell="rounded",
+    anchor_order="ratio_first",
+    anchor_stride="from_size",
+    rpn_scores="logit",
+    rpn_min_size=1e-3,
+    level_eps_inside=0.0,
+    level_eps_outside=1e-6,
+    roi_aligned=False,
+    roi_samples=2,
+    detection_min_size=1e-2,
+    mask_paste="expanded",
+)
+DETECTRON2 = Conventions(clip_to_image=True)
+# level = floor(log2(s / 56 + 1e-6)) + 2, and s / 56 + 1e-6 = 4 (s / 224 + 2.5e-7)
+MMDETECTION = Conventions(
+    anchor_order="ratio_first", rpn_scores="sigmoid", level_eps_inside=2.5e-7, clamp_shrinking=True
+)
+
+TORCHVISION_INPUT = Preprocess(size_rule="torchvision", filter="torch", channels="rgb")
+DETECTRON2_INPUT = Preprocess(size_rule="detectron2", filter="pillow", channels="bgr")
+MMDETECTION_INPUT = Preprocess(size_rule="mmdetection", filter="opencv", channels="rgb")
+MMDETECTION_CAFFE_INPUT = replace(MMDETECTION_INPUT, channels="bgr")
+
+# One level has all sizes where there is no pyramid (C4, DC5).
+ONE_LEVEL_ANCHORS = AnchorConfig(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
+# Base-RCNN-C4 and Base-RCNN-DilatedC5 of detectron2, mask-rcnn_r50-caffe-c4 of mmdetection.
+ONE_LEVEL_RPN = RPNConfig(pre_nms=6000, pre_nms_training=12000, post_nms_training=2000)
+
+# The gaps are ids that COCO never used; torchvision's 91 outputs have a row for each of them.
+_COCO_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,"
+    "parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,,backpack,umbrella,,,"
+    "handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,"
+    "skateboard,surfboard,tennis racket,bottle,,wine glass,cup,fork,knife,spoon,bowl,banana,apple,"
+    "sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,,"
+    "dining table,,,toilet,,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
+    "refrigerator,,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+COCO_90 = Classes(tuple(_COCO_NAMES.split(",")), tuple(range(1, 91)))
+COCO = Classes(
+    tuple(name for name in COCO_90.names if name),
+    tuple(number for name, number in zip(COCO_90.names, COCO_90.ids, strict=True) if name),
+)
+
+_C4 = ModelConfig(
+    neck="c4",
+    anchors=ONE_LEVEL_ANCHORS,
+    rpn=ONE_LEVEL_RPN,
+    box_head=BoxHeadConfig(kind="res5", pool_side=14),
+    mask_head=MaskHeadConfig(convs=0),
+)
+_DC5 = ModelConfig(neck="dc5", anchors=ONE_LEVEL_ANCHORS, rpn=ONE_LEVEL_RPN)
+
+ARCHITECTURES: dict[str, ModelConfig] = {
+    "r18-fpn": ModelConfig(backbone=BackboneConfig(depth=18)),
+    "r34-fpn": ModelConfig(backbone=BackboneConfig(depth=34)),
+    "r50-fpn": ModelConfig(),
+    "r101-fpn": ModelConfig(backbone=BackboneConfig(depth=101)),
+    "r152-fpn": ModelConfig(backbone=BackboneConfig(depth=152)),
+    "x50-32x4d-fpn": ModelConfig(backbone=BackboneConfig(depth=50, groups=32, group_width=4)),
+    "x101-32x4d-fpn": ModelConfig(backbone=BackboneConfig(depth=101, groups=32, group_width=4)),
+    "x101-32x8d-fpn": ModelConfig(backbone=BackboneConfig(depth=101, groups=32, group_width=8)),
+    "x101-64x4d-fpn": ModelConfig(backbone=BackboneConfig(depth=101, groups=64, group_width=4)),
+    "r50-c4": _C4,
+    "r101-c4": replace(_C4, backbone=BackboneConfig(depth=101)),
+    "r50-dc5": _DC5,
+    "r101-dc5": replace(_DC5, backbone=BackboneConfig(depth=101)),
+    # torchvision v2, detectron2's new baselines: two RPN convolutions, a 4conv1fc head, batch norm everywhere
+    "r50-fpn-v2": ModelConfig(
+        backbone=BackboneConfig(norm="bn"),
+        fpn=FPNConfig(norm="bn"),
+        rpn=RPNConfig(convs=2),
+        box_head=BoxHeadConfig(convs=4, fcs=1, norm="bn"),
+        mask_head=MaskHeadConfig(norm="bn"),
+    ),
+    # Wu and He 2018: group norm everywhere and a 4conv1fc head
+    "r50-fpn-gn": ModelConfig(
+        backbone=BackboneConfig(norm="gn"),
+        fpn=FPNConfig(norm="gn"),
+        box_head=BoxHeadConfig(convs=4, fcs=1, norm="gn"),
+        mask_head=MaskHeadConfig(norm="gn"),
+    ),
+}

@@ -1,0 +1,218 @@
+"""The architecture of a Mask R-CNN read from the names and shapes of its parameters, and the reverse.
+
+K classes, A anchors per cell.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from maskrcnn.config import (
+    BackboneConfig,
+    BoxHeadConfig,
+    FPNConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    Norm,
+    RPNConfig,
+)
+from maskrcnn.errors import UserError
+from maskrcnn.presets import ONE_LEVEL_ANCHORS
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+# depth: blocks of res2..res5 (He et al. 2016, table 1)
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+def infer(shapes: Shapes, place: str) -> ModelConfig:
+    """The ModelConfig of parameters by our names. Raises UserError when they are not a ResNet Mask R-CNN.
+
+    What names and shapes do not say has its default: statistics, stride placement, thresholds, conventions.
+    """
+    shapes = _Named(shapes, place)
+    neck = "fpn" if shapes.any("fpn.") else "c4" if shapes.any("res5.") else "dc5"
+    classes = shapes["box_head.scores.weight"][0] - 1
+    config = ModelConfig(
+        classes=classes,
+        neck=neck,  # type: ignore[arg-type]
+        backbone=_backbone(shapes, "res5" if neck == "c4" else "backbone.res5"),
+        rpn=RPNConfig(convs=shapes.count("rpn.conv")),
+        box_head=_box_head(shapes, classes, neck == "c4"),
+        mask_head=_mask_head(shapes, classes),
+    )
+    if neck != "fpn":
+        return replace(config, anchors=ONE_LEVEL_ANCHORS)
+    channels = shapes["fpn.output2.weight"][0]
+    return replace(config, fpn=FPNConfig(channels=channels, norm=shapes.norm("fpn.output2")))
+
+
+class _Named(dict[str, Shape]):
+    """Shapes by name; a missing name is the user's mistake."""
+
+    def __init__(self, shapes: Shapes, place: str) -> None:
+        super().__init__(shapes)
+        self.place = place
+
+    def __missing__(self, name: str) -> Shape:
+        raise UserError(f"{self.place}: {name} is missing", hint="give the checkpoint of a whole Mask R-CNN")
+
+    def any(self, start: str) -> bool:
+        return any(name.startswith(start) for name in self)
+
+    def count(self, start: str) -> int:
+        """Of `start1`, `start2`, ... or `start.0`, `start.1`, ..., how many numbers there are."""
+        pattern = re.compile(re.escape(start) + r"(\d+)\.")
+        return len({match[1] for name in self if (match := pattern.match(name))})
+
+    def norm(self, layer: str) -> Norm:
+        if f"{layer}.norm.num_batches_tracked" in self:
+            return "bn"
+        if f"{layer}.norm.running_var" in self:
+            return "frozen_bn"
+        return "gn" if f"{layer}.norm.weight" in self else "none"
+
+
+def _backbone(shapes: _Named, last: str) -> BackboneConfig:
+    stages = ("backbone.res2", "backbone.res3", "backbone.res4", last)
+    blocks = tuple(shapes.count(f"{stage}.") for stage in stages)
+    basic = "backbone.res2.0.conv3.weight" not in shapes
+    depths = [depth for depth, counts in BLOCKS.items() if counts == blocks and basic == (depth < 50)]
+    if not depths:
+        kind = "basic" if basic else "bottleneck"
+        raise UserError(
+            f"{shapes.place}: its trunk has {', '.join(map(str, blocks))} {kind} blocks",
+            hint="a ResNet has 2,2,2,2 or 3,4,6,3 basic or 3,4,6,3, 3,4,23,3 or 3,8,36,3 bottleneck blocks",
+        )
+    middle, group_width = shapes["backbone.res2.0.conv2.weight"][:2]
+    return BackboneConfig(
+        depth=depths[0],
+        groups=1 if basic else middle // max(group_width, 1),
+        group_width=64 if basic else group_width,
+        width=shapes["backbone.stem.conv.weight"][0],
+        norm=shapes.norm("backbone.stem.conv"),
+    )
+
+
+def _box_head(shapes: _Named, classes: int, res5: bool) -> BoxHeadConfig:
+    # With one class 4 rows are both, and mean the same.
+    agnostic = shapes["box_head.deltas.weight"][0] == 4 and classes > 1
+    if res5:
+        return BoxHeadConfig(kind="res5", pool_side=14, class_agnostic=agnostic)
+    convs = shapes.count("box_head.conv")
+    pooled = shapes["box_head.fc1.weight"][1]
+    channels = shapes["box_head.conv1.weight"][0] if convs else shapes["mask_head.conv1.weight"][1]
+    return BoxHeadConfig(
+        convs=convs,
+        channels=channels if convs else BoxHeadConfig.channels,
+        fcs=shapes.count("box_head.fc"),
+        fc_channels=shapes["box_head.fc1.weight"][0],
+        norm=shapes.norm("box_head.conv1"),
+        pool_side=math.isqrt(pooled // max(channels, 1)),
+        class_agnostic=agnostic,
+    )
+
+
+def _mask_head(shapes: _Named, classes: int) -> MaskHeadConfig:
+    return MaskHeadConfig(
+        convs=shapes.count("mask_head.conv"),
+        channels=shapes["mask_head.upsample.weight"][1],
+        norm=shapes.norm("mask_head.conv1"),
+        class_agnostic=shapes["mask_head.logits.weight"][0] == 1 and classes > 1,
+    )
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Name and shape of everything in the state dict of `MaskRCNN(config)`, without building it."""
+    trunk = config.backbone
+    stages = [(1 if trunk.depth < 50 else 4) * trunk.width * 2**index for index in range(4)]
+    shapes = dict(_conv("backbone.stem.conv", trunk.width, 3, 7, trunk.norm))
+    for number in (2, 3, 4, 5):
+        name = "res5" if number == 5 and config.neck == "c4" else f"backbone.res{number}"
+        shapes |= _stage(name, number, stages, trunk)
+    channels = config.fpn.channels if config.neck == "fpn" else stages[2 if config.neck == "c4" else 3]
+    if config.neck == "fpn":
+        for number, channels_in in enumerate(stages, start=2):
+            shapes |= _conv(f"fpn.lateral{number}", channels, channels_in, 1, config.fpn.norm)
+            shapes |= _conv(f"fpn.output{number}", channels, channels, 3, config.fpn.norm)
+    per_cell = len(config.anchors.sizes[0]) * len(config.anchors.ratios)
+    for number in range(1, config.rpn.convs + 1):
+        shapes |= _conv(f"rpn.conv{number}", channels, channels, 3)
+    shapes |= _conv("rpn.objectness", per_cell, channels, 1)
+    shapes |= _conv("rpn.deltas", 4 * per_cell, channels, 1)
+    roi_channels = stages[3] if config.neck == "c4" else channels
+    return shapes | dict(_box_shapes(config, roi_channels)) | dict(_mask_shapes(config, roi_channels))
+
+
+def _stage(name: str, number: int, stages: list[int], trunk: BackboneConfig) -> dict[str, Shape]:
+    out, channels_in = stages[number - 2], stages[number - 3] if number > 2 else trunk.width
+    middle = trunk.groups * trunk.group_width * 2 ** (number - 2)
+    shapes: dict[str, Shape] = {}
+    for index in range(BLOCKS[trunk.depth][number - 2]):
+        block = f"{name}.{index}"
+        if index == 0 and (number > 2 or channels_in != out):
+            shapes |= _conv(f"{block}.shortcut", out, channels_in, 1, trunk.norm)
+        if trunk.depth < 50:
+            shapes |= _conv(f"{block}.conv1", out, channels_in, 3, trunk.norm)
+            shapes |= _conv(f"{block}.conv2", out, out, 3, trunk.norm)
+        else:
+            shapes |= _conv(f"{block}.conv1", middle, channels_in, 1, trunk.norm)
+            shapes |= _conv(f"{block}.conv2", middle, middle // trunk.groups, 3, trunk.norm)
+            shapes |= _conv(f"{block}.conv3", out, middle, 1, trunk.norm)
+        channels_in = out
+    return shapes
+
+
+def _box_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
+    head = config.box_head
+    fc = head.kind == "fc"
+    for number in range(1, (head.convs if fc else 0) + 1):
+        yield from _conv(f"box_head.conv{number}", head.channels, channels, 3, head.norm)
+        channels = head.channels
+    features = channels * (head.pool_side**2 if fc and head.fcs else 1)
+    for number in range(1, (head.fcs if fc else 0) + 1):
+        yield from _linear(f"box_head.fc{number}", head.fc_channels, features)
+        features = head.fc_channels
+    yield from _linear("box_head.scores", config.classes + 1, features)
+    yield from _linear("box_head.deltas", 4 if head.class_agnostic else 4 * config.classes, features)
+
+
+def _mask_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
+    head = config.mask_head
+    for number in range(1, head.convs + 1):
+        yield from _conv(f"mask_head.conv{number}", head.channels, channels, 3, head.norm)
+        channels = head.channels
+    yield "mask_head.upsample.weight", (channels, head.channels, 2, 2)
+    yield "mask_head.upsample.bias", (head.channels,)
+    yield from _conv("mask_head.logits", 1 if head.class_agnostic else config.classes, head.channels, 1)
+
+
+def _conv(
+    name: str, channels_out: int, channels_in: int, side: int, norm: Norm = "none"
+) -> list[tuple[str, Shape]]:
+    shapes: list[tuple[str, Shape]] = [(f"{name}.weight", (channels_out, channels_in, side, side))]
+    if norm == "none":
+        return [*shapes, (f"{name}.bias", (channels_out,))]
+    kinds = ["weight", "bias"] if norm == "gn" else ["weight", "bias", "running_mean", "running_var"]
+    shapes += [(f"{name}.norm.{kind}", (channels_out,)) for kind in kinds]
+    return [*shapes, (f"{name}.norm.num_batches_tracked", ())] if norm == "bn" else shapes
+
+
+def _linear(name: str, features_out: int, features_in: int) -> list[tuple[str, Shape]]:
+    return [(f"{name}.weight", (features_out, features_in)), (f"{name}.bias", (features_out,))]
+
+
+def name_of(config: ModelConfig) -> str:
+    """How people call it: `R50-FPN`, `X101-32x8d-FPN`, `R50-FPN 4conv1fc gn`."""
+    trunk, box = config.backbone, config.box_head
+    parts = [f"X{trunk.depth}-{trunk.groups}x{trunk.group_width}d" if trunk.groups > 1 else f"R{trunk.depth}"]
+    words = ["-".join([*parts, config.neck.upper()])]
+    if box.kind == "fc" and (box.convs, box.fcs) != (0, 2):
+        words.append(f"{box.convs}conv{box.fcs}fc")
+    if trunk.norm != "frozen_bn":
+        words.append(trunk.norm)
+    if box.class_agnostic or config.mask_head.class_agnostic:
+        words.append("class-agnostic")
+    return " ".join(words)
