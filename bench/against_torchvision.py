@@ -18,7 +18,7 @@ import torch
 from calibrated import calibrated_torchvision, photograph_like
 
 from maskrcnn import open_model
-from maskrcnn.weights.convert import convert_checkpoint
+from maskrcnn.weights.convert import convert
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         torch.save(theirs.state_dict(), source)
         short, long = sorted((options.height, options.width))
         settings = [f"preprocess.short={short}", f"preprocess.long={long}"]
-        convert_checkpoint(source, target, settings=settings)
+        convert(source, target, settings=settings)
         ours = open_model(target, device="cpu")
 
     def run_theirs() -> dict[str, torch.Tensor]:

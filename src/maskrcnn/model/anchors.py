@@ -29,7 +29,7 @@ class Anchors(nn.Module):
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             h, w = level.shape[-2:]
             step_y, step_x = (size[0] // h, size[1] // w) if self.from_size else (stride, stride)
-            cell = self.get_buffer(f"cell{number}")
+            cell = getattr(self, f"cell{number}")
             y = torch.arange(h, device=cell.device, dtype=cell.dtype) * step_y
             x = torch.arange(w, device=cell.device, dtype=cell.dtype) * step_x
             corner = torch.stack([x[None, :].expand(h, w), y[:, None].expand(h, w)], -1).repeat(1, 1, 2)

@@ -51,11 +51,11 @@ class BoxHead(nn.Module):
         """features (R, C, S, S) -> class logits (R, K + 1), background last, and deltas (R, 1 or K, 4)."""
         x = features
         for number in range(1, self.convs + 1):
-            x = F.relu_(self.get_submodule(f"conv{number}")(x))
+            x = F.relu_(getattr(self, f"conv{number}")(x))
         if self.config.kind == "res5":
             x = x.mean((2, 3))
         for number in range(1, self.fcs + 1):
-            x = F.relu_(self.get_submodule(f"fc{number}")(x))
+            x = F.relu_(getattr(self, f"fc{number}")(x))
         return self.scores(x), self.deltas(x).unflatten(1, (-1, 4))
 
     def detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, real: Tensor, size: Tensor) -> Found:

@@ -22,9 +22,9 @@ class FPN(nn.Module):
         top_down: Tensor | None = None
         levels: list[Tensor] = []
         for number in range(len(stages) + 1, 1, -1):
-            lateral = self.get_submodule(f"lateral{number}")(stages[number - 2])
+            lateral = getattr(self, f"lateral{number}")(stages[number - 2])
             if top_down is not None:
                 lateral = lateral + F.interpolate(top_down, size=lateral.shape[-2:], mode="nearest")
             top_down = lateral
-            levels.insert(0, self.get_submodule(f"output{number}")(lateral))
+            levels.insert(0, getattr(self, f"output{number}")(lateral))
         return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]

@@ -29,7 +29,7 @@ class MaskHead(nn.Module):
         computed."""
         x = features
         for number in range(1, self.config.convs + 1):
-            x = F.relu_(self.get_submodule(f"conv{number}")(x))
+            x = F.relu_(getattr(self, f"conv{number}")(x))
         x = F.relu_(self.upsample(x))
         assert self.logits.bias is not None
         row = torch.zeros_like(labels) if self.config.class_agnostic else labels

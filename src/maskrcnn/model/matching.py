@@ -36,7 +36,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The proposals that train the box and mask heads: R rows an image, its positives first, unused rows last.
+    """The proposals that train the heads: R rows an image, its positives first, unused rows last.
 
     boxes (B, R, 4). labels (B, R) int64, K for background.
     matched (B, R, 4): box to learn, zero for background.
@@ -54,7 +54,7 @@ class Sampled:
 def sample_anchors(
     anchors: Tensor, target: Targets, config: RPNConfig, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """anchors (N, 4) -> indices of positives (P,) and negatives, and boxes (P, 4) that the positives learn."""
+    """anchors (N, 4) -> indices of positives (P,), of negatives, and boxes (P, 4) that positives learn."""
     truth = target.instances()
     iou = overlap(truth.boxes, anchors)
     matched = match(iou, config.foreground_iou, config.background_iou, keep_best=True)
@@ -71,7 +71,7 @@ def sample_proposals(
     config: BoxHeadConfig,
     generator: torch.Generator | None,
 ) -> Sampled:
-    """proposals (B, N, 4), real (B, N) -> R = config.batch rows an image; ground truth joins the proposals."""
+    """proposals (B, N, 4), real (B, N) -> R = config.batch rows; ground truth joins the proposals."""
     count = config.batch
     boxes = proposals.new_zeros((len(targets), count, 4))
     matched_boxes = torch.zeros_like(boxes)
@@ -118,7 +118,7 @@ def overlap(boxes: Tensor, candidates: Tensor) -> Tensor:
 
 
 def match(iou: Tensor, foreground: float, background: float, keep_best: bool) -> Tensor:
-    """iou (G, N) -> (N,) int64: row of the ground truth, BACKGROUND below `background`, IGNORED in between.
+    """iou (G, N) -> (N,) int64: row of the truth, BACKGROUND below `background`, IGNORED in between.
 
     keep_best: every ground truth also takes the candidates that overlap it most, however little (anchors need
     it: a small object may reach no anchor at 0.7).
@@ -134,7 +134,7 @@ def match(iou: Tensor, foreground: float, background: float, keep_best: bool) ->
 
 
 def without_crowd(matched: Tensor, crowd: Tensor, candidates: Tensor) -> Tensor:
-    """matched (N,), crowd (C, 4), candidates (N, 4) -> matched, IGNORED for background mostly in a crowd."""
+    """matched (N,), crowd (C, 4), candidates (N, 4) -> matched, background mostly in a crowd IGNORED."""
     if len(crowd) == 0:
         return matched
     inside = intersection(crowd, candidates).amax(dim=0) > 0.5 * area(candidates)
@@ -144,7 +144,7 @@ def without_crowd(matched: Tensor, crowd: Tensor, candidates: Tensor) -> Tensor:
 def sample(
     matched: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
-    """matched (N,) -> indices of positives, at most count * positive_fraction, and of negatives up to `count`."""
+    """matched (N,) -> indices of at most count * positive_fraction positives, of negatives up to `count`."""
     positive = _some(torch.where(matched >= 0)[0], int(count * positive_fraction), generator)
     negative = _some(torch.where(matched == BACKGROUND)[0], count - len(positive), generator)
     return positive, negative

@@ -34,7 +34,7 @@ class RPN(nn.Module):
         for level in levels:
             x = level
             for number in range(1, self.config.convs + 1):
-                x = F.relu_(self.get_submodule(f"conv{number}")(x))
+                x = F.relu_(getattr(self, f"conv{number}")(x))
             objectness.append(self.objectness(x).permute(0, 2, 3, 1).flatten(1))
             delta = self.deltas(x)
             delta = delta.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2)

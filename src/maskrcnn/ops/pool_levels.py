@@ -3,8 +3,8 @@
 B images, L levels, R boxes per image, C channels, S bins per side.
 """
 
-from collections.abc import Sequence
-from typing import Any
+# torch 2.6 reads an operation's signature and knows only typing's own names.
+from typing import Any, List, Sequence  # noqa: UP035
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ def pool_levels_gradient(
     side: int,
     samples: int,
     aligned: bool,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """gradient (B * R, C, S, S) of what pool_levels returned -> the gradients of the levels, L x (B, C,
     H/s, W/s)."""
     rois, owner = _rois(boxes), level_of.flatten()
@@ -85,7 +85,7 @@ def _(
     side: int,
     samples: int,
     aligned: bool,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     return [level.new_empty(level.shape) for level in levels]
 
 
