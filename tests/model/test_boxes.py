@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from maskrcnn.model.boxes import clip, decode, encode, large_enough
+from maskrcnn.model.boxes import clip, decode, encode, large_enough, pyramid_level
 
 ONES = (1.0, 1.0, 1.0, 1.0)
 
@@ -50,3 +50,22 @@ def test_an_empty_box_is_never_large_enough():
     boxes = tensor([[0.0, 0, 0, 5], [0, 0, 0.001, 5], [0, 0, 0.02, 5]])
     assert large_enough(boxes, 0.0).tolist() == [False, True, True]
     assert large_enough(boxes, 0.01).tolist() == [False, False, True]
+
+
+def test_a_box_of_224_belongs_to_p4_and_its_half_to_p3():
+    boxes = tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 4, 4], [0, 0, 9999, 9999], [0, 0, 0, 0]])
+    assert pyramid_level(boxes, 4, inside=1e-8, outside=0.0).tolist() == [2, 1, 0, 3, 0]
+
+
+def test_the_last_bits_of_a_level_border_are_decided_by_where_epsilon_stands():
+    side = 112 * (1 - 2e-7)  # a rounding error below P3
+    box = tensor([[0.0, 0, side, side]])
+    assert box[0, 2] < 112
+    assert pyramid_level(box, 4, inside=0.0, outside=1e-6).item() == 1
+    assert pyramid_level(box, 4, inside=1e-8, outside=0.0).item() == 0
+    assert pyramid_level(box, 4, inside=1e-6, outside=0.0).item() == 1
+
+
+def test_a_box_whose_last_pixel_counts_reaches_the_next_level_one_pixel_earlier():
+    box = tensor([[0.0, 0, 223, 223]])
+    assert [pyramid_level(box, 4, 1e-6, 0.0, plus_one).item() for plus_one in (True, False)] == [2, 1]

@@ -5,8 +5,7 @@ import torch
 import torchvision
 from torch import tensor
 
-from maskrcnn.ops.pool_levels import pool_levels
-from maskrcnn.ops.roi_align import roi_align
+from maskrcnn.ops.pool_levels import pool_levels, roi_align
 
 
 def rois_of_all_kinds(count: int = 200) -> torch.Tensor:

@@ -10,6 +10,7 @@ from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
 from maskrcnn.model.mask_rcnn import MaskRCNN, for_inference
 from maskrcnn.spec import Spec
+from maskrcnn.weights.architecture import parameter_shapes
 from maskrcnn.weights.model_file import read_model_file
 
 
@@ -56,6 +57,7 @@ def open_pytorch(path: str | Path, device: str = "auto", threads: int | None = N
     if threads is not None:
         torch.set_num_threads(threads)
     spec, state = read_model_file(path)
+    _check_tensors(path, spec, {name: values.shape for name, values in state.items()})
     tensors = {name: torch.from_numpy(values) for name, values in state.items()}
     return PyTorchBackend(spec, tensors, choose_device(device))
 
@@ -75,3 +77,15 @@ def choose_device(name: str) -> torch.device:
             hint="use --device auto",
         ) from error
     return device
+
+
+def _check_tensors(path: str | Path, spec: Spec, found: dict[str, tuple[int, ...]]) -> None:
+    wanted = parameter_shapes(spec.model)
+    faults = [f"{name} is missing" for name in wanted if name not in found]
+    faults += [f"{name} is no part of its model" for name in found if name not in wanted]
+    for name, shape in wanted.items():
+        if name in found and found[name] != shape:
+            faults.append(f"{name} is {list(found[name])} where its model has {list(shape)}")
+    if faults:
+        more = f", and {len(faults) - 1} more faults" if len(faults) > 1 else ""
+        raise UserError(f"{path}: {faults[0]}{more}", hint="convert or copy the model again")

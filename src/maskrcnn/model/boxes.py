@@ -1,4 +1,4 @@
-"""Boxes and the deltas that refine them (Girshick et al. 2014, the parametrisation of R-CNN)."""
+"""Boxes, the deltas that refine them (Girshick et al. 2014), and the pyramid level a box belongs to."""
 
 import math
 
@@ -7,6 +7,11 @@ from torch import Tensor
 
 # exp() of an untrained delta overflows; a 16 px anchor never needs to grow past 1000 px (Detectron's limit).
 DELTA_LIMIT = math.log(1000 / 16)
+
+# Lin et al. 2017: a box of 224 x 224, the side of ImageNet crops, belongs to P4; the pyramid begins with P2.
+CANONICAL_SIDE = 224
+CANONICAL_LEVEL = 4
+FIRST_LEVEL = 2
 
 
 def decode(
@@ -61,3 +66,14 @@ def large_enough(boxes: Tensor, min_size: float, plus_one: bool = False) -> Tens
     """Both sides at least min_size, or above 0 where min_size is 0. boxes (..., 4) -> bool (...)."""
     sides = boxes[..., 2:] - boxes[..., :2] + (1.0 if plus_one else 0.0)
     return ((sides >= min_size) & (sides > 0)).all(-1)
+
+
+def pyramid_level(boxes: Tensor, count: int, inside: float, outside: float, plus_one: bool = False) -> Tensor:
+    """floor(4 + log2(sqrt(area) / 224 + inside) + outside) as an index into `count` levels from P2 on.
+
+    boxes (..., 4) in network pixels -> int64 (...). inside, outside: what keeps a rounded 224 on its level.
+    """
+    sides = boxes[..., 2:] - boxes[..., :2] + (1.0 if plus_one else 0.0)
+    relative = sides.prod(-1).clamp(min=0).sqrt() / CANONICAL_SIDE + inside
+    level = (CANONICAL_LEVEL + relative.log2() + outside).floor()
+    return (level - FIRST_LEVEL).clamp(0, count - 1).to(torch.int64)

@@ -10,14 +10,15 @@ from maskrcnn.config import ModelConfig
 from maskrcnn.detections import Raw
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.box_head import BoxHead, Found
+from maskrcnn.model.boxes import pyramid_level
 from maskrcnn.model.fpn import FPN
 from maskrcnn.model.layers import ConvNorm, PooledLinear
 from maskrcnn.model.losses import Losses, box_losses, mask_loss, mask_targets, rpn_losses
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.matching import Sampled, Targets, sample_proposals
 from maskrcnn.model.resnet import ResNet, make_stage, stage_channels
-from maskrcnn.model.roi_features import RoIFeatures
 from maskrcnn.model.rpn import RPN
+from maskrcnn.ops.pool_levels import pool_levels
 
 
 class MaskRCNN(nn.Module):
@@ -42,7 +43,7 @@ class MaskRCNN(nn.Module):
         strides, roi_strides = ((4, 8, 16, 32, 64), (4, 8, 16, 32)) if self.fpn else ((16,), (16,))
         self.anchors = Anchors(config.anchors, strides, config.conventions)
         self.rpn = RPN(channels, self.anchors.per_cell, config.rpn, config.conventions)
-        self.roi_features = RoIFeatures(roi_strides, config.conventions)
+        self.roi_scales = [1 / stride for stride in roi_strides]
         roi_channels = stages[3] if config.neck == "c4" else channels
         self.box_head = BoxHead(roi_channels, config.classes, config.box_head, config.conventions)
         self.mask_head = MaskHead(roi_channels, config.classes, config.mask_head)
@@ -105,8 +106,7 @@ class MaskRCNN(nn.Module):
         return mask_loss(logits, torch.cat(wanted))
 
     def features(self, image: Tensor, size: Tensor) -> list[Tensor]:
-        """image (B, 3, H, W), size (B, 2) -> levels L x (B, C, H/s, W/s): P2..P6, or one level of stride
-        16."""
+        """image (B, 3, H, W), size (B, 2) -> levels L x (B, C, H/s, W/s): P2..P6, or one of stride 16."""
         stages = self.backbone(self.normalised(image, size))
         return [stages[-1]] if self.fpn is None else self.fpn(stages)
 
@@ -118,8 +118,7 @@ class MaskRCNN(nn.Module):
         return (image.to(self.mean.dtype) - self.mean) / self.std * inside
 
     def propose(self, levels: list[Tensor], size: Tensor, padded: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """levels L x (B, C, H/s, W/s), size (B, 2), padded size of the input -> proposals (B, P, 4), real
-        (B, P)."""
+        """levels, size (B, 2), padded size of the input -> proposals (B, P, 4), real (B, P)."""
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, padded)
         rpn = self.config.rpn
@@ -138,15 +137,17 @@ class MaskRCNN(nn.Module):
         return self.mask_head(features, labels.flatten()).sigmoid().unflatten(0, labels.shape)
 
     def roi(self, levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
-        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); with C4 through res5, which halves
-        S."""
-        pooled = self.roi_features(levels[: len(self.roi_features.scales)], boxes, side)
+        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); C4 goes through res5, halving S."""
+        habits, count = self.config.conventions, len(self.roi_scales)
+        eps = (habits.level_eps_inside, habits.level_eps_outside)
+        level_of = pyramid_level(boxes, count, *eps, habits.plus_one)
+        samples, aligned = habits.roi_samples, habits.roi_aligned
+        pooled = pool_levels(levels[:count], boxes, level_of, self.roi_scales, side, samples, aligned)
         return pooled if self.res5 is None else self.res5(pooled)
 
 
 def for_inference(model: MaskRCNN) -> MaskRCNN:
-    """Change the model in place into the same function with less work; it can no longer be trained or
-    saved."""
+    """Change the model in place into the same function with less work, no more to be trained or saved."""
     for module in model.modules():
         if isinstance(module, ConvNorm):
             module.fold_norm()

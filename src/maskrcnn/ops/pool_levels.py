@@ -1,15 +1,16 @@
 """RoIAlign over the levels of a pyramid as one operation that an exporter can translate, with its gradient.
 
-B images, L levels, R boxes per image, C channels, S bins per side.
+B images, L levels, R boxes (per image, or of all images once they carry its number), C channels, H, W cells
+of a level, S bins per side. On accelerators RoIAlign is torchvision's kernel, on CPUs a faster one.
 """
 
 # torch 2.6 reads an operation's signature and knows only typing's own names.
 from typing import Any, List, Sequence  # noqa: UP035
 
 import torch
+import torch.nn.functional as F
+import torchvision
 from torch import Tensor
-
-from maskrcnn.ops.roi_align import roi_align
 
 
 @torch.library.custom_op("maskrcnn::pool_levels", mutates_args=())
@@ -24,9 +25,8 @@ def pool_levels(
 ) -> Tensor:
     """RoIAlign (He et al. 2017) of each box on its own level, in float32 whatever the levels are.
 
-    levels L x (B, C, H/s, W/s), boxes (B, R, 4) in network pixels, level_of int64 (B, R), scales 1/s of
-    each level
-    -> (B * R, C, S, S). samples: points per bin and side, 0 for ceil(box side in cells / S).
+    levels L x (B, C, H, W), boxes (B, R, 4) in network pixels, level_of int64 (B, R), scales cells per pixel
+    of each level -> (B * R, C, S, S). samples: points per bin and side, 0 for ceil(box side in cells / S).
     aligned: the half pixel is subtracted; otherwise boxes are at least one cell wide.
     """
     rois, owner = _rois(boxes), level_of.flatten()
@@ -104,8 +104,7 @@ pool_levels.register_autograd(_gradient, setup_context=_remember)
 
 
 def _empty(levels: Sequence[Tensor], rows: int, side: int) -> Tensor:
-    """Room for (rows, C, S, S) in channels-last order, in which RoIAlign writes and convolutions read
-    fastest."""
+    """Room for (rows, C, S, S), channels last: RoIAlign writes it and convolutions read it fastest so."""
     pooled = levels[0].new_empty((rows, side, side, levels[0].shape[1]), dtype=torch.float32)
     return pooled.permute(0, 3, 1, 2)
 
@@ -113,7 +112,76 @@ def _empty(levels: Sequence[Tensor], rows: int, side: int) -> Tensor:
 def _rois(boxes: Tensor) -> Tensor:
     """boxes (B, R, 4) -> (B * R, 5) with the image number in front, as torchvision wants them."""
     count, rows = boxes.shape[:2]
-    owner = torch.arange(count, device=boxes.device, dtype=torch.float32)[:, None, None].expand(
-        count, rows, 1
+    owner = torch.arange(count, device=boxes.device, dtype=torch.float32)[:, None, None]
+    return torch.cat([owner.expand(count, rows, 1), boxes.float()], 2).reshape(-1, 5)
+
+
+def roi_align(level: Tensor, rois: Tensor, scale: float, side: int, samples: int, aligned: bool) -> Tensor:
+    """level (B, C, H, W) float32, rois (R, 5): image number and box in network pixels -> (R, C, S, S).
+
+    samples: points per bin and side, 0 for ceil(box side in cells / S). aligned: half a pixel is subtracted;
+    otherwise boxes are at least one cell wide. Equal to torchvision.ops.roi_align up to rounding.
+    """
+    if level.device.type != "cpu":
+        return torchvision.ops.roi_align(level, rois, side, scale, samples, aligned)
+    corners = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
+    sides = corners[:, 2:] - corners[:, :2]
+    sides = sides if aligned else sides.clamp(min=1)
+    points = torch.full_like(sides, samples) if samples > 0 else (sides / side).ceil().clamp(min=0)
+    pooled = level.new_empty((len(rois), side, side, level.shape[1])).permute(0, 3, 1, 2)
+    for across, down in torch.unique(points.to(torch.int64), dim=0).tolist():
+        here = ((points[:, 0] == across) & (points[:, 1] == down)).nonzero()[:, 0]
+        if across == 0 or down == 0:
+            pooled[here] = 0
+            continue
+        start, length = corners[here, :2], sides[here]
+        columns = _axis(start[:, 0], length[:, 0], side, across, level.shape[3], samples == 0)
+        rows = _axis(start[:, 1], length[:, 1], side, down, level.shape[2], samples == 0)
+        pooled[here] = _weighted_sums(level, rois[here, 0], rows, columns)
+    return pooled
+
+
+def _weighted_sums(
+    level: Tensor, owner: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Tensor:
+    """A bin is a weighted sum of cells, and embedding_bag sums rows of C numbers at the speed of memory.
+
+    owner (R,) image numbers, rows and columns: cells and weights (R, S, k) -> (R, C, S, S).
+    """
+    channels, height, width = level.shape[1:]
+    side, terms = rows[0].shape[1], rows[0].shape[2] * columns[0].shape[2]
+    lines = (rows[0] + (owner.to(torch.int32) * height)[:, None, None]) * width
+    cells = lines[:, :, None, :, None] + columns[0][:, None, :, None, :]
+    weights = rows[1][:, :, None, :, None] * columns[1][:, None, :, None, :]
+    table = level.permute(0, 2, 3, 1).reshape(-1, channels)
+    sums = F.embedding_bag(
+        cells.reshape(-1, terms), table, mode="sum", per_sample_weights=weights.reshape(-1, terms)
     )
-    return torch.cat([owner, boxes.float()], 2).reshape(-1, 5)
+    return sums.reshape(-1, side, side, channels).permute(0, 3, 1, 2)
+
+
+def _axis(
+    start: Tensor, length: Tensor, side: int, samples: int, limit: int, dense: bool
+) -> tuple[Tensor, Tensor]:
+    """The cells that a bin's samples lie between along one axis, and their shares of the bin's mean.
+
+    start, length (R,) in cells -> cells int32 and weights (R, S, k). Samples further than a cell outside
+    count zero.
+    dense: samples are at most a cell apart, so that n of them lie between n + 1 cells in a row, and not 2 n.
+    """
+    step = (length / side)[:, None, None]
+    bins = torch.arange(side, dtype=start.dtype)[:, None]
+    points = (torch.arange(samples, dtype=start.dtype) + 0.5)[None]
+    at = start[:, None, None] + bins * step + points * step / samples
+    share = ((at >= -1) & (at <= limit)) / samples
+    at = at.clamp(min=0, max=limit - 1)
+    if dense:
+        cells = at[:, :, :1].floor() + torch.arange(samples + 1, dtype=start.dtype)
+        tents = (1 - (at[:, :, :, None] - cells[:, :, None, :]).abs()).clamp(min=0)
+        weights = (tents * share[..., None]).sum(2)
+    else:
+        low = at.floor()
+        beyond = at - low
+        cells = torch.stack([low, low + 1], -1).flatten(2)
+        weights = (torch.stack([1 - beyond, beyond], -1) * share[..., None]).flatten(2)
+    return cells.clamp(max=limit - 1).to(torch.int32), weights
