@@ -1,0 +1,103 @@
+"""The command `maskrcnn`: its verbs, and how every one of them fails."""
+
+import errno
+import os
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import maskrcnn
+from maskrcnn.cli.convert import convert
+from maskrcnn.cli.info import info
+from maskrcnn.cli.predict import predict
+from maskrcnn.cli.train import train
+from maskrcnn.errors import UserError
+
+# As shells count: 128 + the signal's number.
+INTERRUPTED, BROKEN_PIPE = 130, 141
+DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Verbs(TyperGroup):
+    """Runs a verb and turns what it raises into words on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb of a parsed command line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of stdout has left, as in `| head`: not worth a word, and nothing can be flushed to
+            # it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(BROKEN_PIPE) from None
+        except (UserError, OSError, MemoryError, RuntimeError) as error:
+            if os.environ.get("MASKRCNN_DEBUG"):
+                raise
+            told = in_words(error)
+            if told is None:
+                raise
+            print_error(told)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(predict)
+app.command()(info)
+app.command()(convert)
+app.command()(train)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """Mask R-CNN: any public checkpoint in, the same accuracy on every engine out."""
+
+
+def main() -> None:
+    """Run the command line; exit code 0 done, 1 the answer is no, 2 the user must change something."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"maskrcnn {maskrcnn.__version__}")
+        return
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text in the terminal's encoding.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # numpy's own threads would fight with those of the network and of the writers for the same cores: drawing
+    # took 7 times as long on a busy machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if not os.environ.get("MASKRCNN_DEBUG"):
+        # Decoders warn of odd metadata and torch of its future; a user can do nothing about either.
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    app(prog_name="maskrcnn")
+
+
+def in_words(error: Exception) -> UserError | None:
+    """What a user can do something about, as a sentence and a hint; None for a mistake of ours."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return UserError("out of memory", hint="use a smaller --batch, or smaller images")
+    if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+        return UserError(
+            f"{error.filename or 'a file'}: {error.strerror}", hint="check its folder and free space"
+        )
+    return None
+
+
+def print_error(error: UserError) -> None:
+    """`error:` and `hint:` on stderr, one line each."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)

@@ -1,0 +1,45 @@
+"""The demonstration's photographs, copied out of installed packages: `python -m maskrcnn.demo FOLDER`."""
+
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from maskrcnn.errors import UserError
+
+# (package, file inside its wheel). The portraits, of NASA and the US Navy, are in the public domain, others
+# are CC0 (scikit-image documents this with its data), so pictures drawn over them may be published.
+PHOTOGRAPHS = (
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)
+
+
+def write_photographs(folder: Path) -> list[Path]:
+    """Copy the photographs into `folder`, made if missing; nothing is downloaded. -> their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_copy(package, inside, folder) for package, inside in PHOTOGRAPHS]
+
+
+def _copy(package: str, inside: str, folder: Path) -> Path:
+    target = folder / Path(inside).name
+    unfinished = target.with_name(f".{target.name}.part")
+    try:
+        unfinished.write_bytes(files(package).joinpath(inside).read_bytes())
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise UserError(
+            f"{package}/{inside}: this photograph of the demonstration is not installed",
+            hint='install it with `pip install "maskrcnn[demo]"`',
+        ) from error
+    os.replace(unfinished, target)
+    return target
+
+
+if __name__ == "__main__":
+    try:
+        write_photographs(Path(sys.argv[1] if len(sys.argv) > 1 else "photographs"))
+    except UserError as error:
+        sys.exit(f"error: {error.message}\nhint: {error.hint}")
