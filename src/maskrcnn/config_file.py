@@ -19,7 +19,7 @@ def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
     """An instance of the dataclass `kind` from nested mappings. Raises UserError naming every unknown key
     and bad value."""
     try:
-        return _adapter(kind).validate_python(values)
+        return _adapter(kind).validate_python(values)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = [_sentence(kind, fault) for fault in error.errors()]
         raise UserError(f"{place}: {'; '.join(faults)}", hint="correct these and run it again") from error

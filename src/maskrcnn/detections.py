@@ -3,6 +3,7 @@
 B images, D rows (fixed), N detections of one image, M side of a mask, H, W size of the image, K classes.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -79,6 +80,10 @@ class Detections:
             mask_paste=conventions.mask_paste,
         )
         return detections[_not_empty(boxes)] if conventions.clip_to_image else detections
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names()).items())
+        return f"Detections({counts or 'nothing'} in {self.size[0]} x {self.size[1]})"
 
     def __len__(self) -> int:
         return len(self.boxes)

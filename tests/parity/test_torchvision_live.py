@@ -113,6 +113,6 @@ def test_detections_agree(pair: Pair):
 
 
 def counterparts(found: Detections, boxes: np.ndarray, labels: np.ndarray) -> list[int]:
-    """The row of the same label with the nearest box, for each of boxes (N, 4): equal scores may swap ranks."""
+    """For each of boxes (N, 4) the row of its label with the nearest box: equal scores may swap ranks."""
     far = 1e9 * (found.labels != labels[:, None])
     return (np.abs(found.boxes - boxes[:, None]).sum(2) + far).argmin(1).tolist()

@@ -54,24 +54,26 @@ def mirror(sample: Sample) -> Sample:
 def cut_out(sample: Sample, x1: int, y1: int, x2: int, y2: int, visible: float) -> Sample:
     """The part x1..x2, y1..y2; boxes shrink to what is left of their masks, vanished instances go."""
     masks = sample.masks[:, y1:y2, x1:x2]
-    before, after = (m.reshape(len(m), -1).sum(1, dtype=np.int64) for m in (sample.masks, masks))
+    before, after = (np.count_nonzero(m, axis=(1, 2)) for m in (sample.masks, masks))
     kept = after > 0
     masks = np.ascontiguousarray(masks[kept])
     crowd = sample.crowd[kept] | (after[kept] < visible * before[kept])
     corner = np.array([x1, y1, x1, y1], np.float32)
     limit = np.array([x2 - x1, y2 - y1] * 2, np.float32)
     clipped = np.clip(sample.boxes[kept] - corner, 0, limit)
-    touched = (clipped != sample.boxes[kept] - corner).any(1)
-    boxes = np.where(touched[:, None], tight_boxes(masks), clipped).astype(np.float32)
+    touched = np.any(clipped != sample.boxes[kept] - corner, axis=1, keepdims=True)
+    boxes = np.where(touched, tight_boxes(masks), clipped).astype(np.float32)
     return Sample(np.ascontiguousarray(sample.image[y1:y2, x1:x2]), boxes, sample.labels[kept], crowd, masks)
 
 
 def tight_boxes(masks: Array) -> Array:
     """masks (G, H, W), none empty -> the smallest boxes (G, 4) float32 around them."""
-    columns, rows = masks.any(1), masks.any(2)
+    if len(masks) == 0:
+        return np.zeros((0, 4), np.float32)
+    columns, rows = np.any(masks, axis=1), np.any(masks, axis=2)
     left, right = columns.argmax(1), columns.shape[1] - columns[:, ::-1].argmax(1)
     top, bottom = rows.argmax(1), rows.shape[1] - rows[:, ::-1].argmax(1)
-    return np.stack([left, top, right, bottom], 1).astype(np.float32).reshape(-1, 4)
+    return np.stack([left, top, right, bottom], 1).astype(np.float32)
 
 
 def jitter(image: Array, brightness: float, contrast: float, saturation: float) -> Array:

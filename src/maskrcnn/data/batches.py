@@ -48,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes the batch of any step from the seed and the step alone: a resumed run sees what it would have seen.
+    """Makes the batch of any step from the seed and the step alone, so resuming repeats and skips nothing.
 
     shorts: short sides in network pixels by equal parts of `steps`, one of a part's is drawn for each batch;
         empty for the preprocessing's own.

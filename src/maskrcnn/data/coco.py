@@ -25,7 +25,7 @@ class Dataset:
 
     files: path of every image. ids (I,) int64: original image ids. sizes (I, 2) int64: (height, width).
     boxes (A, 4) float32: x1, y1, x2, y2 in image pixels. labels (A,) int64 into classes. crowd (A,) bool.
-    segmentations: by annotation, polygons (each (P, 2) float32 in image pixels), or COCO RLE.
+    segmentations: by annotation, polygons (each (P, 2) float64 in image pixels), or COCO RLE.
     """
 
     files: tuple[Path, ...]
@@ -44,6 +44,22 @@ class Dataset:
     def rows(self, index: int) -> slice:
         """Annotations of one image."""
         return slice(int(self.first[index]), int(self.first[index + 1]))
+
+    def take(self, indices: Array) -> "Dataset":
+        """These images, in this order, with their annotations."""
+        rows = [np.arange(self.first[index], self.first[index + 1]) for index in indices]
+        kept = np.concatenate([np.zeros(0, np.int64), *rows])
+        return Dataset(
+            tuple(self.files[index] for index in indices),
+            self.ids[indices],
+            self.sizes[indices],
+            np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64),
+            self.boxes[kept],
+            self.labels[kept],
+            self.crowd[kept],
+            tuple(self.segmentations[row] for row in kept),
+            self.classes,
+        )
 
     def __add__(self, other: "Dataset") -> "Dataset":
         if self.classes != other.classes:
@@ -122,7 +138,7 @@ def _segmentation(row: dict[str, Any]) -> Segmentation:
     if isinstance(segmentation, dict):
         return segmentation
     return tuple(
-        np.array(polygon, np.float32).reshape(-1, 2) for polygon in segmentation if len(polygon) >= 6
+        np.array(polygon, np.float64).reshape(-1, 2) for polygon in segmentation if len(polygon) >= 6
     )
 
 

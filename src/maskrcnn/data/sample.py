@@ -49,11 +49,12 @@ def load(dataset: Dataset, index: int) -> Sample:
 def bitmap(segmentation: Segmentation, size: tuple[int, int]) -> Array:
     """Polygons in image pixels, or RLE, as (H, W) uint8, 1 inside."""
     if isinstance(segmentation, tuple):
-        polygons = [polygon.ravel().astype(float).tolist() for polygon in segmentation]
+        polygons = [polygon.ravel().tolist() for polygon in segmentation]
         if not polygons:
             return np.zeros(size, np.uint8)
-        segmentation = rle.merge(rle.frPyObjects(polygons, *size))
-    counts = segmentation["counts"]
+        counts = rle.merge(rle.frPyObjects(polygons, *size))["counts"]
+    else:
+        counts = segmentation["counts"]
     lengths = run_lengths(counts) if isinstance(counts, str | bytes) else np.array(counts, np.int64)
     if lengths.sum() != size[0] * size[1]:
         raise UserError(
