@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from maskrcnn.masks import encode, paste, paste_crop, soft_crop
+from maskrcnn.masks import encode, paste, paste_crop
 
 GOLDEN = Path(__file__).parent / "golden"
 RULES = ("pixel_centres", "expanded")
@@ -150,19 +150,6 @@ def test_the_rle_of_any_crop_anywhere_equals_pycocotools():
 def test_the_rle_counts_down_the_columns():
     # Column 1, rows 1 and 2 of a 4 x 3 image: 5 zeros, 2 ones, 5 zeros; each is one digit, "0" + count.
     assert encode(np.ones((2, 1), bool), 1, 1, (4, 3)) == {"size": [4, 3], "counts": "525"}
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_soft_crop_is_the_mask_with_a_ramp_of_two_pixels(rule):
-    box, size, roi_mask = np.float32([10, 10, 290, 290]), (300, 300), np.zeros((28, 28), np.float32)
-    roi_mask[7:21, 7:21] = 1
-    opacity, *place = soft_crop(roi_mask, box, size, rule)
-    crop, *same_place = paste_crop(roi_mask, box, size, rule)
-    assert (place, opacity.shape, opacity.dtype) == (same_place, crop.shape, np.uint8)
-    assert np.array_equal(opacity > 128, crop)
-    middle = opacity[len(opacity) // 2]
-    assert (middle.max(), middle.min()) == (255, 0)
-    assert ((middle > 0) & (middle < 255)).sum() == 2 * 2
 
 
 @pytest.mark.parametrize(

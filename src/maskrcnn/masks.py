@@ -28,19 +28,6 @@ def paste_crop(
     return columns.T, window.x, window.y
 
 
-def soft_crop(
-    roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: PasteRule
-) -> tuple[np.ndarray, int, int]:
-    """The same window as uint8 opacity (h, w) for drawing: 128 on the edge, a ramp of two pixels."""
-    window = _window(roi_mask, box, size, rule)
-    columns = np.empty(window.shape, np.uint8)
-    # A hard edge climbs from 0 to 1 over one cell of the mask, which is many pixels in a large box.
-    cell = max(1.0, float(max(box[2] - box[0], box[3] - box[1])) / len(roi_mask))
-    for rows, probability in window.blocks():
-        columns[rows] = np.clip((probability - np.float32(0.5)) * np.float32(255 * cell / 2) + 128, 0, 255)
-    return columns.T, window.x, window.y
-
-
 def paste(roi_masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], rule: PasteRule) -> np.ndarray:
     """roi_masks (N, M, M), boxes (N, 4) in image pixels -> masks bool (N, H, W)."""
     masks = np.zeros((len(boxes), *size), bool)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +73,6 @@ def write_model_file(path: str | Path, spec: Spec, tensors: Mapping[str, np.ndar
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def with_precision(spec: Spec, precision: str) -> Spec:
-    """The same Spec for weights stored as `fp32` or `fp16`."""
-    if precision not in ("fp32", "fp16"):
-        raise UserError(f"precision {precision}: a model file stores fp32 or fp16", hint="choose one of them")
-    return replace(spec, precision=precision)  # type: ignore[arg-type]
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:
