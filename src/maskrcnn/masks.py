@@ -96,8 +96,8 @@ def _pixel_centres(low: np.float32, high: np.float32, count: int, side: int) -> 
     """First pixel of the window along one axis and where in the mask each pixel's centre lies, in cells."""
     if high <= low:
         return 0, np.zeros(0, np.float32)
-    # One pixel of margin: a soft edge needs it; inside the box is all that reaches one half.
-    first, last = max(int(np.floor(low)) - 1, 0), min(int(np.ceil(high)) + 1, count)
+    # Beyond the box the probability falls below one half.
+    first, last = max(int(np.floor(low)), 0), min(int(np.ceil(high)), count)
     centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
     # Through -1..1, as grid_sample has it: the same roundings, so the same pixels.
     grid = (centres - low) / (high - low) * 2 - 1
