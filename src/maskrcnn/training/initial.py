@@ -1,0 +1,77 @@
+"""Starting weights: random ones by the rules of the papers, and a trunk that was taught before."""
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from maskrcnn.errors import UserError
+from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.spec import Classes, Origin, Spec
+from maskrcnn.training.checkpoint import load_checkpoint
+
+# The layers with rows for every class.
+PREDICTORS = ("box_head.scores.", "box_head.deltas.", "mask_head.logits.")
+
+
+def for_classes(spec: Spec, classes: Classes) -> Spec:
+    """The same model for other classes, its weights made here and stored in float32."""
+    model = replace(spec.model, classes=len(classes))
+    return replace(
+        spec, model=model, classes=classes, precision="fp32", origin=Origin(tool_version=version("maskrcnn"))
+    )
+
+
+def initialise(model: MaskRCNN) -> None:
+    """He et al. 2015 for layers before a ReLU; predictors start near zero, for small first losses.
+
+    Random numbers are those of torch's global generator.
+    """
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            continue
+        if name in ("box_head.scores", "rpn.objectness", "rpn.deltas") or name.startswith("rpn.conv"):
+            nn.init.normal_(layer.weight, std=0.01)
+        elif name == "box_head.deltas":
+            nn.init.normal_(layer.weight, std=0.001)
+        elif name.startswith("fpn.") or isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        else:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def load_trunk(model: MaskRCNN, path: Path) -> None:
+    """Put the trunk that trunk.py taught into the model. Raises UserError where it is another trunk."""
+    state = load_checkpoint(path)
+    if "backbone" not in state:
+        raise UserError(f"{path}: holds no trunk", hint="name the trunk.pt of a trunk run")
+    try:
+        model.backbone.load_state_dict(state["backbone"])
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: is a trunk of another shape ({str(error).splitlines()[-1].strip()})",
+            hint="train the trunk with the model's own `backbone` settings",
+        ) from error
+
+
+def load_weights(model: MaskRCNN, state: dict[str, np.ndarray], place: Path) -> list[str]:
+    """Put the tensors of a model file into a model of the same architecture.
+
+    Predictors for another number of classes keep their random start; -> the names of these tensors.
+    """
+    own = model.state_dict()
+    other = [name for name in own if name not in state or own[name].shape != state[name].shape]
+    restarted = [name for name in other if name in state and name.startswith(PREDICTORS)]
+    unknown = sorted(set(other) - set(restarted)) + sorted(state.keys() - own.keys())
+    if unknown:
+        raise UserError(
+            f"{place}: {unknown[0]} does not fit the model that it describes", hint="convert the model again"
+        )
+    kept = {name: torch.from_numpy(values) for name, values in state.items() if name not in restarted}
+    model.load_state_dict(own | kept)
+    return restarted
