@@ -57,15 +57,17 @@ def read_model_file(path: str | Path) -> tuple[Spec, dict[str, np.ndarray]]:
 
 
 def write_model_file(path: str | Path, spec: Spec, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write under a temporary name and rename; floating point is stored as spec.precision says (fp32 or
-    fp16)."""
+    """Write under a temporary name and rename; floating point is stored as spec.precision says."""
     if spec.precision == "fp16":
         tensors = {name: _as_float16(values) for name, values in tensors.items()}
     temporary = Path(f"{path}.{os.getpid()}.tmp")
+    contiguous = {name: np.asarray(values, order="C") for name, values in tensors.items()}
     try:
-        save_file(
-            {name: np.asarray(v, order="C") for name, v in tensors.items()}, temporary, {KEY: spec.to_json()}
-        )
+        # safetensors makes files that only their owner may read; a touched one has the usual mode.
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(contiguous, temporary, {KEY: spec.to_json()})
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise UserError(
