@@ -16,8 +16,7 @@ T = TypeVar("T")
 
 
 def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
-    """An instance of the dataclass `kind` from nested mappings. Raises UserError naming every unknown key
-    and bad value."""
+    """The dataclass `kind` from nested mappings. Raises UserError with every unknown key and bad value."""
     try:
         return _adapter(kind).validate_python(values)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -26,8 +25,7 @@ def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
 
 
 def with_settings(original: T, settings: Iterable[str], place: str = "--set") -> T:
-    """A copy of a frozen dataclass with `model.rpn.post_nms=300`-like settings applied; values are read as
-    YAML."""
+    """A copy of a frozen dataclass with settings like `model.rpn.post_nms=300`; values are YAML."""
     values = asdict(original)  # type: ignore[call-overload]
     for setting in settings:
         path, equals, text = setting.partition("=")

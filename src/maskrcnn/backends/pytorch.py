@@ -28,8 +28,7 @@ class PyTorchBackend:
 
     @torch.inference_mode()
     def run(self, image: np.ndarray, size: np.ndarray) -> Raw:
-        """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays, network
-        pixels."""
+        """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays."""
         planes = (
             torch.from_numpy(image)
             .to(self.device, torch.float32)

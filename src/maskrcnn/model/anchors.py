@@ -23,8 +23,7 @@ class Anchors(nn.Module):
             self.register_buffer(f"cell{number}", cell, persistent=False)
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> list[Tensor]:
-        """levels L x (B, C, h, w), size of the padded network input -> L x (h * w * A, 4) in network
-        pixels."""
+        """levels L x (B, C, h, w), size of the padded input -> L x (h * w * A, 4) in network pixels."""
         anchors = []
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
             h, w = level.shape[-2:]

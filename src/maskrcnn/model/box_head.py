@@ -16,8 +16,7 @@ from maskrcnn.ops.nms import nms, soft_nms
 
 
 class Found(NamedTuple):
-    """Detections of a batch: boxes (B, D, 4) in network pixels, scores (B, D), labels (B, D); empty rows
-    are zero."""
+    """Boxes (B, D, 4) in network pixels, scores (B, D), labels (B, D); rows without a detection are zero."""
 
     boxes: Tensor
     scores: Tensor

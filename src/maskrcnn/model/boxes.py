@@ -55,8 +55,7 @@ def encode(
 
 
 def clip(boxes: Tensor, size: Tensor, plus_one: bool = False) -> Tensor:
-    """Into the image: boxes (B, ..., 4), size (B, 2) -> (B, ..., 4). plus_one: the last pixel is width -
-    1."""
+    """boxes (B, ..., 4) into the image of size (B, 2); plus_one: its last pixel is width - 1."""
     limit = size.flip(1).repeat(1, 2).to(boxes.dtype) - (1.0 if plus_one else 0.0)
     limit = limit.reshape(size.shape[0], *[1] * (boxes.dim() - 2), 4)
     return boxes.clamp(min=0).minimum(limit)

@@ -7,8 +7,7 @@ from maskrcnn.config import Norm
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm whose statistics and affine numbers are constants; eps is 0 in torchvision's published v1
-    weights."""
+    """BatchNorm whose numbers are all constants; eps is 0 in torchvision's published v1 weights."""
 
     weight: Tensor
     bias: Tensor
@@ -40,8 +39,7 @@ def make_norm(norm: Norm, channels: int, eps: float) -> nn.Module | None:
 
 
 class ConvNorm(nn.Conv2d):
-    """A square convolution that keeps the size at stride 1, then its norm; biased exactly when it has no
-    norm."""
+    """A square convolution that keeps the size at stride 1, then its norm; biased if it has none."""
 
     def __init__(
         self,
@@ -73,8 +71,7 @@ class ConvNorm(nn.Conv2d):
         return x if self.norm is None else self.norm(x)
 
     def fold_norm(self) -> None:
-        """Multiply a batch norm into weight and bias: the same function in inference, one pass over memory
-        less."""
+        """Multiply a batch norm into weight and bias: the same function with one pass over memory less."""
         norm = self.norm
         if not isinstance(norm, FrozenBatchNorm | nn.BatchNorm2d):
             return

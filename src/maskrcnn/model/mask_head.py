@@ -25,8 +25,7 @@ class MaskHead(nn.Module):
         self.logits = nn.Conv2d(config.channels, 1 if config.class_agnostic else classes, 1)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """features (R, C, S, S), labels (R,) -> mask logits of that class (R, M, M); no other class is
-        computed."""
+        """features (R, C, S, S), labels (R,) -> mask logits of that class alone (R, M, M)."""
         x = features
         for number in range(1, self.config.convs + 1):
             x = F.relu_(getattr(self, f"conv{number}")(x))

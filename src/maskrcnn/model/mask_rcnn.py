@@ -51,8 +51,7 @@ class MaskRCNN(nn.Module):
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor, size: Tensor) -> Raw:
-        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2) without the padding -> Raw,
-        network pixels."""
+        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2) without the padding -> Raw."""
         levels = self.features(image, size)
         proposals, real = self.propose(levels, size, (image.shape[2], image.shape[3]))
         found = self.detect(levels, proposals, real, size)
@@ -61,8 +60,7 @@ class MaskRCNN(nn.Module):
     def losses(
         self, image: Tensor, size: Tensor, targets: list[Targets], generator: torch.Generator | None = None
     ) -> Losses:
-        """image (B, 3, H, W) in 0..255, padded right and below, size (B, 2), one Targets an image -> the
-        five losses."""
+        """image (B, 3, H, W) in 0..255, size (B, 2) without padding, a Targets an image -> the five losses."""
         config, plus_one = self.config, self.config.conventions.plus_one
         levels = self.features(image, size)
         objectness, deltas = self.rpn.predict(levels)

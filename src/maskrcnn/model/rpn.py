@@ -28,8 +28,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
 
     def predict(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """levels L x (B, C, h, w) -> objectness logits L x (B, N) and deltas L x (B, N, 4), anchors in
-        order (y, x, a)."""
+        """levels L x (B, C, h, w) -> objectness logits L x (B, N), deltas L x (B, N, 4); order y, x, anchor."""
         objectness, deltas = [], []
         for level in levels:
             x = level
@@ -77,8 +76,7 @@ class RPN(nn.Module):
         size: Tensor,
         pre_nms: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """-> boxes (B, L * pre_nms, 4), clipped, scores (-inf where there is no box) and level numbers (B,
-        L * pre_nms)."""
+        """-> clipped boxes (B, L * pre_nms, 4), scores (-inf where there is none) and level numbers."""
         habits = self.conventions
         boxes, scores, groups = [], [], []
         for number, (logits, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):

@@ -62,8 +62,7 @@ def pool_levels_gradient(
     samples: int,
     aligned: bool,
 ) -> List[Tensor]:  # noqa: UP006
-    """gradient (B * R, C, S, S) of what pool_levels returned -> the gradients of the levels, L x (B, C,
-    H/s, W/s)."""
+    """gradient (B * R, C, S, S) of what pool_levels returned -> those of the levels, L x (B, C, H, W)."""
     rois, owner = _rois(boxes), level_of.flatten()
     gradients = []
     for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
