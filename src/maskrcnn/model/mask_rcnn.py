@@ -60,7 +60,7 @@ class MaskRCNN(nn.Module):
     def losses(
         self, image: Tensor, size: Tensor, targets: list[Targets], generator: torch.Generator | None = None
     ) -> Losses:
-        """image (B, 3, H, W) in 0..255, size (B, 2) without padding, a Targets an image -> the five losses."""
+        """image (B, 3, H, W) in 0..255, size (B, 2) without padding, Targets of each image -> five losses."""
         config, plus_one = self.config, self.config.conventions.plus_one
         levels = self.features(image, size)
         objectness, deltas = self.rpn.predict(levels)

@@ -117,7 +117,7 @@ class ResNet(nn.Module):
         self.res5 = make_stage(config, 5, dilation=2 if dilate_res5 else 1) if last == 5 else None
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """image (B, 3, H, W), normalised -> every stage's output, strides 4, 8, 16 (and 32; 16 if dilated)."""
+        """image (B, 3, H, W), normalised -> each stage's output, strides 4, 8, 16 (and 32; 16 if dilated)."""
         res2 = self.res2(self.stem(image))
         res3 = self.res3(res2)
         res4 = self.res4(res3)

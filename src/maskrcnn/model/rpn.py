@@ -28,7 +28,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
 
     def predict(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """levels L x (B, C, h, w) -> objectness logits L x (B, N), deltas L x (B, N, 4); order y, x, anchor."""
+        """levels L x (B, C, h, w) -> logits L x (B, N), deltas L x (B, N, 4); anchors in order y, x, a."""
         objectness, deltas = [], []
         for level in levels:
             x = level
