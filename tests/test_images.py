@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from maskrcnn.errors import UserError
-from maskrcnn.images import decode, find_images, read_image, shown
+from maskrcnn.images import decode, find_images, read_image
+from maskrcnn.whole_file import shown
 
 RED, GREEN, BLUE, GREY = (200, 10, 20), (10, 180, 30), (20, 30, 220), (90, 90, 90)
 

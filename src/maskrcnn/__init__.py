@@ -1,4 +1,4 @@
-"""Mask R-CNN: any public checkpoint in, the same accuracy on every engine out."""
+"""Mask R-CNN: segment images with the checkpoints of torchvision, detectron2 and mmdetection."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version

@@ -1,11 +1,11 @@
 """The demonstration's photographs, copied out of installed packages: `python -m maskrcnn.demo FOLDER`."""
 
-import os
 import sys
 from importlib.resources import files
 from pathlib import Path
 
 from maskrcnn.errors import UserError
+from maskrcnn.whole_file import whole_file
 
 # (package, file inside its wheel). The portraits, of NASA and the US Navy, are in the public domain, others
 # are CC0 (scikit-image documents this with its data), so pictures drawn over them may be published.
@@ -26,15 +26,15 @@ def write_photographs(folder: Path) -> list[Path]:
 
 def _copy(package: str, inside: str, folder: Path) -> Path:
     target = folder / Path(inside).name
-    unfinished = target.with_name(f".{target.name}.part")
     try:
-        unfinished.write_bytes(files(package).joinpath(inside).read_bytes())
+        photograph = files(package).joinpath(inside).read_bytes()
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise UserError(
             f"{package}/{inside}: this photograph of the demonstration is not installed",
             hint='install it with `pip install "maskrcnn[demo]"`',
         ) from error
-    os.replace(unfinished, target)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(photograph)
     return target
 
 

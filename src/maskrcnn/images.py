@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maskrcnn.errors import UserError
+from maskrcnn.whole_file import shown
 
 # What a folder or a pattern is searched for. HEIC cannot be read: it is found to be named, not passed over.
 SUFFIXES = (
@@ -100,12 +101,6 @@ def decode(contents: bytes, place: str) -> np.ndarray:
         raise
     except Exception as error:  # each decoder has its own: OSError, SyntaxError, struct.error, cv2.error
         raise _damaged(place, kind, error) from error
-
-
-def shown(path: str | Path) -> str:
-    """A path as one printable line: control characters and bytes that are no text are escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def natural_order(name: str) -> list[list[tuple[bool, int, str]]]:

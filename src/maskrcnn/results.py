@@ -4,12 +4,10 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -17,9 +15,10 @@ import numpy as np
 from maskrcnn.detections import Detections
 from maskrcnn.draw import draw
 from maskrcnn.errors import UserError
-from maskrcnn.images import ImageFile, shown
+from maskrcnn.images import ImageFile
 from maskrcnn.masks import paste_crop
 from maskrcnn.stream import Found
+from maskrcnn.whole_file import disk_errors_told, shown, temporary_path, whole_file
 
 KINDS = ("image", "json", "coco", "masks")
 COCO_FILE = "predictions.json"
@@ -54,7 +53,7 @@ class Output:
 
     def check_folder(self, images: Sequence[ImageFile]) -> None:
         """Make the folder. Raises UserError if that fails, or if a picture would replace its source."""
-        with _told(self.folder):
+        with disk_errors_told(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         for image in images:
             stem = self.folder / self.stems[image.path]
@@ -145,9 +144,9 @@ class GrowingList:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = _temporary(path)
+        self._temporary = temporary_path(path)
         self._end = 0
-        with _told(path):
+        with disk_errors_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed on leaving)
 
@@ -155,7 +154,7 @@ class GrowingList:
         """Append items; none still makes the file a list."""
         text = ",\n".join(json.dumps(item, separators=(",", ":")) for item in items)
         opening = "[\n" if self._end == 0 else ",\n" if text and self._end > 2 else ""
-        with _told(self.path):
+        with disk_errors_told(self.path):
             self._file.write((opening + text).encode())
             self._file.flush()
         self._end = self._file.tell()
@@ -165,12 +164,12 @@ class GrowingList:
 
     def __exit__(self, *_: object) -> None:
         try:
-            with _told(self.path), self._file:
+            with disk_errors_told(self.path), self._file:
                 self._file.truncate(self._end)
                 self._file.seek(self._end)
                 self._file.write(b"\n]\n")
             if self._end:
-                with _told(self.path):
+                with disk_errors_told(self.path):
                     os.replace(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
@@ -178,14 +177,8 @@ class GrowingList:
 
 def write_whole(path: Path, contents: bytes) -> Path:
     """Write under a temporary name beside it and rename: the file is whole or absent. Makes the folder."""
-    temporary = _temporary(path)
-    try:
-        with _told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(contents)
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(contents)
     return path
 
 
@@ -244,18 +237,3 @@ def _png(image: np.ndarray) -> bytes:
 def _with_suffix(stem: Path, suffix: str) -> Path:
     """Path.with_suffix would cut a stem such as `photo.2024` at its last dot."""
     return stem.with_name(stem.name + suffix)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".maskrcnn-{uuid4().hex}.part")
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What the disk refuses, as the user's error that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{shown(path)}: cannot be written ({error.strerror})", hint="check the folder and its free space"
-        ) from error

@@ -62,7 +62,7 @@ app.command()(train)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Mask R-CNN: any public checkpoint in, the same accuracy on every engine out."""
+    """Mask R-CNN: segment images with the checkpoints of torchvision, detectron2 and mmdetection."""
 
 
 def main() -> None:

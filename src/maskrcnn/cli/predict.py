@@ -70,8 +70,8 @@ def _output(
     images: "Sequence[ImageFile]", out: Path, save: str, score: float | None, annotations: Path | None
 ) -> "Output":
     """What to write where; refuses options that cannot work before the model is opened."""
-    from maskrcnn.images import shown
     from maskrcnn.results import KINDS, Output, ids_from_annotations, ids_from_names, stems_of
+    from maskrcnn.whole_file import shown
 
     kinds = tuple(dict.fromkeys(kind.strip() for kind in save.split(",")))
     unknown = [kind for kind in kinds if kind not in KINDS]
@@ -101,9 +101,9 @@ def _report(
     outcomes: "Iterator[Finished[Written] | Unreadable]", images: "Sequence[ImageFile]", output: "Output"
 ) -> "list[Unreadable]":
     """Say what was found in each image as it is done; -> the files that could not be read."""
-    from maskrcnn.images import shown
     from maskrcnn.results import COCO_FILE, GrowingList
     from maskrcnn.stream import Unreadable
+    from maskrcnn.whole_file import shown
 
     unreadable: list[Unreadable] = []
     listing = GrowingList(output.folder / COCO_FILE) if "coco" in output.kinds else nullcontext()
@@ -128,7 +128,7 @@ def _report(
 
 def _line(finished: "Finished[Written]", score: float, width: int) -> str:
     """`street.jpg   3 person, 1 bicycle   48 ms   -> predictions/street.jpg`."""
-    from maskrcnn.images import shown
+    from maskrcnn.whole_file import shown
 
     found, written = finished.found, finished.written
     parts = [f"{shown(found.file.name):<{width}}", counts(found.detections.above(score))]

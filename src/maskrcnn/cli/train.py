@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from maskrcnn.data.coco import Dataset
 
 
 def train(
@@ -55,7 +58,7 @@ def train(
     print(run(network, spec, dataset, training, out, choose_device(device)))
 
 
-def _read(data: Path, images: Path | None):  # type: ignore[no-untyped-def]  # Dataset; importing it costs start-up time
+def _read(data: Path, images: Path | None) -> "Dataset":
     from maskrcnn.data.coco import read_coco
 
     annotations = data / "instances.json" if data.is_dir() else data

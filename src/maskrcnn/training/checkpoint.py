@@ -1,23 +1,18 @@
 """Training checkpoints that are either complete or absent."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maskrcnn.errors import UserError
+from maskrcnn.whole_file import whole_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside the target, then rename, so that an interrupted write leaves the previous checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + f".{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

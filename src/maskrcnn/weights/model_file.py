@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec, spec_from_json
+from maskrcnn.whole_file import whole_file
 
 KEY = "maskrcnn"
 LONGEST_HEADER = 100_000_000
@@ -60,21 +61,16 @@ def write_model_file(path: str | Path, spec: Spec, tensors: Mapping[str, np.ndar
     """Write under a temporary name and rename; floating point is stored as spec.precision says."""
     if spec.precision == "fp16":
         tensors = {name: _as_float16(values) for name, values in tensors.items()}
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
     contiguous = {name: np.asarray(values, order="C") for name, values in tensors.items()}
-    try:
+    with whole_file(Path(path)) as temporary:
         # safetensors makes files that only their owner may read; a touched one has the usual mode.
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(contiguous, temporary, {KEY: spec.to_json()})
+        try:
+            save_file(contiguous, temporary, {KEY: spec.to_json()})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         temporary.chmod(mode)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: cannot be written ({error})", hint="check the folder and its free space"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:
