@@ -10,7 +10,7 @@ from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.presets import ARCHITECTURES, ONE_LEVEL_ANCHORS
 from maskrcnn.weights.architecture import infer, name_of, parameter_shapes
 from maskrcnn.weights.rewrite import rewrite
-from maskrcnn.weights.tables import detectron2, mmdetection
+from maskrcnn.weights.sources import detectron2, mmdetection
 
 GN = {"norm": "gn", "head_norm": "gn", "box_convs": 4, "fcs": 1}
 BN = {"norm": "bn", "head_norm": "bn", "box_convs": 4, "fcs": 1, "rpn_convs": 2}

@@ -17,7 +17,7 @@ from maskrcnn.weights.rewrite import (
     rewrite,
     rewrite_back,
 )
-from maskrcnn.weights.tables import detectron2, mmdetection, torchvision
+from maskrcnn.weights.sources import detectron2, mmdetection, torchvision
 
 RECORDED = {
     "torchvision-r50-fpn": torchvision.TABLE,

@@ -17,8 +17,9 @@ from maskrcnn.spec import Classes, Origin, Spec
 from maskrcnn.weights.architecture import infer, name_of, parameter_shapes
 from maskrcnn.weights.model_file import write_model_file
 from maskrcnn.weights.readers import read_checkpoint
+from maskrcnn.weights.recognise import SOURCES, recognise
 from maskrcnn.weights.rewrite import Rewritten, Table, listing, rewrite, their_name
-from maskrcnn.weights.sources import SOURCES, STYLES, Source, filled_statistics, recognise
+from maskrcnn.weights.source import STYLES, Source, filled_statistics
 
 Array = NDArray[Any]
 

@@ -1,6 +1,14 @@
 """Names of torchvision's Mask R-CNN: v1, v2, and the spellings of files saved before torchvision 0.13."""
 
+from maskrcnn import presets
+from maskrcnn.config import ModelConfig
+from maskrcnn.errors import UserError
+from maskrcnn.presets import COCO_90
+from maskrcnn.spec import Spec
+from maskrcnn.weights.own_config import Settings
+from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.rewrite import BACKGROUND_TO_LAST, DROP_BACKGROUND_BOX, DROP_BACKGROUND_MASK, Row, Table
+from maskrcnn.weights.source import Described, Source, default_classes, with_conventions
 
 TABLE: Table = (
     Row("backbone.body.conv1.weight", "backbone.stem.conv.weight"),
@@ -41,4 +49,39 @@ TABLE: Table = (
     Row("backbone.fpn.layer_blocks.{l}.{parameter}", "fpn.output{l+2}.{parameter}"),
     Row("rpn.head.conv.{parameter}", "rpn.conv1.{parameter}"),
     Row("roi_heads.mask_head.mask_fcn{i}.{parameter}", "mask_head.conv{i}.{parameter}"),
+)
+
+
+def _torchvision(
+    model: ModelConfig, checkpoint: Checkpoint, style: str | None, config: str | None
+) -> Described:
+    if style is not None or config is not None:
+        raise UserError(
+            "torchvision models have one style and no config", hint="leave out --style and --source-config"
+        )
+    notes: tuple[str, ...] = ()
+    settings: Settings = {
+        "rpn.pre_nms_training": 2000,
+        "rpn.post_nms_training": 2000,
+        "rpn.smooth_l1_beta": 1 / 9,
+        "box_head.smooth_l1_beta": 1 / 9,
+        "conventions": presets.TORCHVISION,
+    }
+    trunk = model.backbone
+    # The published file is an R50; torchvision sets its eps to 0 and leaves that of every other trunk.
+    if (trunk.norm, trunk.depth, trunk.groups) == ("frozen_bn", 50, 1):
+        settings["backbone.norm_eps"] = 0.0
+        notes = (
+            "frozen batch norm has eps 0, as in torchvision's published weights; for a model trained from "
+            "a trunk alone add --set model.backbone.norm_eps=1e-5",
+        )
+    classes = COCO_90 if model.classes == 90 else default_classes(model.classes)
+    return Described(Spec(with_conventions(model, settings), presets.TORCHVISION_INPUT, classes), notes)
+
+
+SOURCE = Source(
+    "torchvision",
+    frozenset(("rpn.head.cls_logits.weight", "roi_heads.box_predictor.cls_score.weight")),
+    TABLE,
+    _torchvision,
 )
