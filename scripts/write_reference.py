@@ -1,9 +1,10 @@
-"""Write docs/reference/{cli,configuration,python}.md from the source; `--check` only names stale ones."""
+"""Write the generated pages of docs/reference from the source; `--check` only names stale ones."""
 
 import ast
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,12 @@ def main() -> None:
 
 def pages() -> dict[Path, str]:
     """Every generated page: path and text."""
-    texts = {"cli": cli_page(), "configuration": configuration_page(), "python": python_page()}
+    texts = {
+        "cli": cli_page(),
+        "configuration": configuration_page(),
+        "python": python_page(),
+        "sources": sources_page(),
+    }
     joined = {name: re.sub(r"\n{3,}", "\n\n", "\n".join(text)).rstrip() for name, text in texts.items()}
     return {PAGES / f"{name}.md": f"{text}\n" for name, text in joined.items()}
 
@@ -193,6 +199,70 @@ def docstring(node: Any) -> list[str]:
     """Its lines, where indented continuations are joined to the line above them."""
     text = ast.get_docstring(node) or ""
     return re.sub(r"\n +", " ", text).replace("\n", "  \n").replace("  \n  \n", "\n\n").splitlines()
+
+
+def sources_page() -> Iterator[str]:
+    """What is taken for each source that files do not say, and the names that its checkpoints have."""
+    from maskrcnn.weights.recognise import SOURCES
+
+    yield from ("# Sources", "", NOTE, "")
+    yield "Checkpoints that `maskrcnn convert` reads, in the order in which their names are tried. A name"
+    yield "belongs to one row of its source's table; where a row changes a tensor, the last column says how."
+    yield from ("", "## Habits", "")
+    yield "What an R50-FPN of each source gets where neither its file nor an option tells. Fields are those"
+    yield "of the [configuration](configuration.md); empty is the same as in the first column."
+    yield from ("", *habits(list(SOURCES.values())))
+    for source in SOURCES.values():
+        yield from ("", f"## {source.name}", "", *source_section(source))
+
+
+def habits(sources: list[Any]) -> Iterator[str]:
+    """A table: a row for each field in which sources differ, a column for each source."""
+    specs = {source.name: described(source) for source in sources}
+    fields = {name: flat_fields(spec) for name, spec in specs.items()}
+    first = next(iter(fields.values()))
+    yield f"| | {' | '.join(fields)} |"
+    yield f"|---|{'---|' * len(fields)}"
+    for path, value in first.items():
+        values = [column[path] for column in fields.values()]
+        if any(other != value for other in values):
+            cells = [code(value), *(code(other) if other != value else "" for other in values[1:])]
+            yield f"| `{path}` | {' | '.join(cells)} |"
+
+
+def described(source: Any) -> Any:
+    """The Spec of an R50-FPN of a source whose checkpoint says nothing by itself."""
+    from maskrcnn.config import ModelConfig
+    from maskrcnn.weights.readers import Checkpoint
+
+    style = "pytorch" if source.name == "mmdetection" else None
+    return source.describe(ModelConfig(), Checkpoint(Path("model"), "", "", {}, {}), style, None).spec
+
+
+def flat_fields(spec: Any) -> dict[str, str]:
+    """`preprocess.filter`, `model.conventions.plus_one` and so on; not the classes and the origin."""
+    found: dict[str, str] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                walk(f"{prefix}{name}.", value)
+            else:
+                found[f"{prefix}{name}"] = f"{value:.5g}" if isinstance(value, float) else str(value)
+
+    walk("", {"preprocess": asdict(spec.preprocess), "model": asdict(spec.model)})
+    return found
+
+
+def source_section(source: Any) -> Iterator[str]:
+    """What the module of a source says, and its table."""
+    module = sys.modules[source.describe.__module__]
+    recognised = " and ".join(code(name) for name in sorted(source.fingerprint))
+    yield from (sentences(module.__doc__), "", f"Recognised by {recognised}.", "")
+    yield from ("| theirs | ours | |", "|---|---|---|")
+    for row in source.table:
+        change = "" if row.op.name in ("same", "drop") else row.op.name
+        yield f"| {code(row.theirs)} | {code(row.ours) or 'left out'} | {change} |"
 
 
 def module_tree(name: str) -> ast.Module:
