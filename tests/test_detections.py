@@ -1,6 +1,7 @@
 """From raw rows to detections in image pixels, and to the formats that users read."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from maskrcnn.config import Conventions, ModelConfig
 from maskrcnn.detections import Detections, Raw
+from maskrcnn.errors import UserError
 from maskrcnn.preprocess import Geometry
 from maskrcnn.spec import Classes, Spec
 
@@ -184,3 +186,33 @@ def test_json_names_what_it_lists():
 def test_arrays_of_another_shape_or_type_are_refused_by_name(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value.dtype}"):
         replace(three(), **{field: value})
+
+
+def test_crops_are_the_masks_at_their_places():
+    for (crop, x, y), mask in zip(three().crops(), three().masks(), strict=True):
+        pasted = np.zeros((20, 30), bool)
+        pasted[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        assert np.array_equal(pasted, mask)
+
+
+def test_polygons_are_the_outlines_of_the_masks():
+    first, second, third = three().polygons()
+    assert [part.outer.tolist() for part in first] == [[[2, 3], [8, 3], [8, 9], [2, 9]]]
+    assert [part.outer.tolist() for part in second] == [[[10, 0], [30, 0], [30, 20], [10, 20]]]
+    assert [part.outer.tolist() for part in third] == [[[0, 0], [1, 0], [1, 1], [0, 1]]]
+
+
+def test_without_supervision_it_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UserError, match="supervision is not installed") as refused:
+        three().to_supervision()
+    assert "pip install supervision" in refused.value.hint
+
+
+def test_a_supervision_that_does_not_load_is_not_called_missing(monkeypatch):
+    def broken(name):
+        raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
+
+    monkeypatch.setattr("maskrcnn.detections.import_module", broken)
+    with pytest.raises(ModuleNotFoundError, match="scipy"):
+        three().to_supervision()

@@ -54,6 +54,10 @@ def test_no_image_takes_the_name_of_the_list_or_of_another_image_s_masks() -> No
     assert stems("/in//a.jpg", "/in//a.masks.jpg") == ["a", "a.masks-2"]
 
 
+def test_no_image_takes_the_name_of_another_image_s_labelme_file() -> None:
+    assert stems("/in//a.jpg", "/in//labelme/a.jpg") == ["a", "labelme/a-2"]
+
+
 def test_image_ids_are_read_from_names_of_digits() -> None:
     files = listed(
         "/in//000000000139.jpg", "/in//COCO_val2014_000000000042.jpg", "/in//IMG_7.jpg", "/in//7b.jpg"

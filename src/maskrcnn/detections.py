@@ -6,13 +6,18 @@ B images, D rows (fixed), N detections of one image, M side of a mask, H, W size
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskrcnn.errors import UserError
 from maskrcnn.masks import PasteRule, encode, paste, paste_crop
 from maskrcnn.preprocess import Geometry
 from maskrcnn.spec import Classes, Spec
+
+if TYPE_CHECKING:
+    from maskrcnn.polygons import Part
 
 
 class Raw(NamedTuple):
@@ -110,28 +115,40 @@ class Detections:
 
     def names(self) -> list[str]:
         """The class name of each; `class 17` (its id) where the model has no name for it."""
-        known = self.classes.names
-        return [
-            (known[label] if label < len(known) else "") or f"class {category}"
-            for label, category in zip(self.labels.tolist(), self.category_ids(), strict=True)
-        ]
+        return [self.class_name(label) for label in self.labels.tolist()]
 
     def category_ids(self) -> list[int]:
         """The data set's own id of each; label + 1 where the model has none, as COCO counts from 1."""
+        return [self.category_id(label) for label in self.labels.tolist()]
+
+    def class_name(self, label: int) -> str:
+        """The name of one label, as in names()."""
+        known = self.classes.names
+        return (known[label] if label < len(known) else "") or f"class {self.category_id(label)}"
+
+    def category_id(self, label: int) -> int:
+        """The data set's own id of one label, as in category_ids()."""
         known = self.classes.ids
-        return [known[label] if label < len(known) else label + 1 for label in self.labels.tolist()]
+        return known[label] if label < len(known) else label + 1
 
     def masks(self) -> np.ndarray:
         """Full-size masks, bool (N, H, W): N x H x W bytes; rles() needs a thousandth of it."""
         return paste(self.roi_masks, self.boxes, self.size, self.mask_paste)
 
+    def crops(self) -> Iterator[tuple[np.ndarray, int, int]]:
+        """Each mask in a window of the image: bool (h, w), and the window's first column x and row y."""
+        for roi_mask, box in zip(self.roi_masks, self.boxes, strict=True):
+            yield paste_crop(roi_mask, box, self.size, self.mask_paste)
+
     def rles(self) -> list[dict[str, Any]]:
         """COCO compressed RLE of each mask, {"size": [H, W], "counts": str}."""
-        crops = (
-            paste_crop(roi_mask, box, self.size, self.mask_paste)
-            for roi_mask, box in zip(self.roi_masks, self.boxes, strict=True)
-        )
-        return [encode(crop, x, y, self.size) for crop, x, y in crops]
+        return [encode(crop, x, y, self.size) for crop, x, y in self.crops()]
+
+    def polygons(self) -> "list[tuple[Part, ...]]":
+        """The exact outlines of each mask in image pixels: its parts, with their holes."""
+        from maskrcnn.polygons import outlines
+
+        return [outlines(*crop) for crop in self.crops()]
 
     def to_coco(self, image_id: int | None = None, file_name: str | None = None) -> list[dict[str, Any]]:
         """Items of a COCO results list: original category ids, bbox x, y, width, height in pixels, RLE."""
@@ -165,6 +182,42 @@ class Detections:
                 )
             ],
         }
+
+    def to_labelme(self, image_path: str) -> dict[str, Any]:
+        """The contents of a labelme file. image_path: from its folder to the image, with `/`."""
+        from maskrcnn.results.labelme import labelme
+
+        return labelme(self, image_path)
+
+    def to_geojson(self, file_name: str | None = None) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection in image pixels, y downwards; exact, with holes and several parts."""
+        from maskrcnn.results.geojson import geojson
+
+        return geojson(self, file_name)
+
+    def to_png(self) -> bytes:
+        """A 16-bit PNG (H, W): 0 where there is nothing, else 1 + the index of the best detection there."""
+        from maskrcnn.results.files import label_image, png
+
+        return png(label_image(self))
+
+    def to_supervision(self) -> Any:
+        """supervision.Detections with full-size masks and data["class_name"]. Raises UserError without it."""
+        try:
+            supervision = import_module("supervision")
+        except ModuleNotFoundError as error:
+            if error.name != "supervision":
+                raise
+            raise UserError(
+                "the package supervision is not installed", hint="install it with `pip install supervision`"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes.copy(),
+            mask=self.masks(),
+            confidence=self.scores.copy(),
+            class_id=self.labels.copy(),
+            data={"class_name": np.array(self.names(), str)},
+        )
 
 
 def _rounded(boxes: np.ndarray) -> list[list[float]]:

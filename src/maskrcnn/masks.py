@@ -45,6 +45,15 @@ def encode(crop: np.ndarray, x: int, y: int, size: tuple[int, int]) -> dict[str,
     return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
 
 
+def tight(crop: np.ndarray, x: int, y: int) -> tuple[np.ndarray, int, int]:
+    """A mask, bool (h, w) at column x and row y -> the same in the smallest window."""
+    rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
+    if not len(rows):
+        return crop[:0, :0], x, y
+    top, left = int(rows[0]), int(columns[0])
+    return crop[top : rows[-1] + 1, left : columns[-1] + 1], x + left, y + top
+
+
 @dataclass(frozen=True)
 class _Window:
     """The pixels of an image that a mask can reach, column-major as RLE is: their transpose costs nothing.
