@@ -74,7 +74,7 @@ class Predictor:
 def open_model(
     path: str | Path, device: str = "auto", batch: int = 1, threads: int | None = None
 ) -> Predictor:
-    """Open a model file, or the model that comes with this package as `example`.
+    """Open a model file, the model that comes with this package as `example`, or a published `zoo:NAME`.
 
     device: `auto`, `cpu`, or what the engine calls its devices (`cuda`, `cuda:1`, `mps`).
     batch: images that run at once. threads: CPU threads of the engine, None for its own choice.
@@ -95,9 +95,16 @@ def open_model(
 
 
 def model_path(path: str | Path) -> Path:
-    """The file of a model, which may be named `example`. Raises UserError if no engine could read it."""
+    """The file of a model, which may be named `example` or, if published, `zoo:NAME`.
+
+    Raises UserError if no engine could read it, or if it had to be downloaded and cannot be.
+    """
     if str(path) == EXAMPLE:
         path = Path(str(files("maskrcnn").joinpath("example.safetensors")))
+    if str(path).startswith("zoo:"):
+        from maskrcnn.zoo import model_file
+
+        path = model_file(str(path))
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder, not a model file", hint="name the .safetensors file in it")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrcnn.cli.network import Offline
+
 if TYPE_CHECKING:
     from maskrcnn.config import ModelConfig
     from maskrcnn.flops import Stage
@@ -39,8 +41,9 @@ class Description:
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, or `example`.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, `example`, or zoo:NAME.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    offline: Offline = False,
 ) -> None:
     """Show a model's source, input, size, cost and conventions."""
     import json
