@@ -1,10 +1,12 @@
 """Runs a `.safetensors` model file with PyTorch, on a CPU or any accelerator that torch knows."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
@@ -29,12 +31,7 @@ class PyTorchBackend:
     @torch.inference_mode()
     def run(self, image: np.ndarray, size: np.ndarray) -> Raw:
         """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays."""
-        planes = (
-            torch.from_numpy(image)
-            .to(self.device, torch.float32)
-            .contiguous(memory_format=torch.channels_last)
-        )
-        sizes = torch.from_numpy(size).to(self.device)
+        planes, sizes = self._on_device(image, size)
         levels = self.model.features(planes, sizes)
         proposals, real = self.model.propose(levels, sizes, image.shape[2:])
         found = self.model.detect(levels, proposals, real, sizes)
@@ -45,6 +42,100 @@ class PyTorchBackend:
         missing = found.scores.shape[1] - count
         raw = Raw(*found, torch.nn.functional.pad(masks, (0, 0, 0, 0, 0, missing)))
         return Raw(*(part.cpu().numpy() for part in raw))
+
+    def stages(self, image: np.ndarray, size: np.ndarray) -> dict[str, np.ndarray]:
+        """What every stage computes for the input of `run`, by the names of `maskrcnn.compare.STAGES`.
+
+        The network is the one that `run` uses, with its norms folded.
+        """
+        return self.stages_given(image, size, {})
+
+    @torch.inference_mode()
+    def stages_given(
+        self, image: np.ndarray, size: np.ndarray, given: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """As `stages`, but each stage reads what is given in place of what the stages before it computed.
+
+        given: as another model's `stages` returns it; a feature map of another shape is left out.
+        """
+        planes, sizes = self._on_device(image, size)
+        model, config = self.model, self.model.config
+        keep = _Record(given)
+        with _listening(model, keep):
+            levels = model.features(planes, sizes)
+            proposals, real = model.propose(levels, sizes, image.shape[2:])
+        proposals = keep("proposals", proposals)
+        real = (proposals != 0).any(2) if "proposals" in given else real
+        pooled = keep("box_pool", model.roi(levels, proposals, config.box_head.pool_side))
+        logits, deltas = model.box_head.predict(pooled)
+        logits, deltas = keep("class_logits", logits), keep("box_deltas", deltas)
+        found = model.box_head.detect(logits, deltas, proposals, real, sizes)
+        boxes, scores, labels = (
+            keep(f"detections.{name}", part) for name, part in zip(found._fields, found, strict=True)
+        )
+        count = int((scores > 0).sum(1).max())
+        boxes, labels = boxes[:, :count], labels[:, :count]
+        features = keep("mask_pool", model.roi(levels, boxes, config.mask_head.pool_side))
+        keep("masks", model.mask_head(features, labels.flatten()).sigmoid().unflatten(0, labels.shape))
+        return keep.kept
+
+    def _on_device(self, image: np.ndarray, size: np.ndarray) -> tuple[Tensor, Tensor]:
+        planes = torch.from_numpy(image).to(self.device, torch.float32)
+        sizes = torch.from_numpy(size).to(self.device)
+        return planes.contiguous(memory_format=torch.channels_last), sizes
+
+
+class _Record:
+    """Keeps the values that pass by name, and passes on what is given in their place."""
+
+    def __init__(self, given: Mapping[str, np.ndarray]) -> None:
+        self.given = given
+        self.kept: dict[str, np.ndarray] = {}
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        # A copy, in the usual order of dimensions: what follows may work in place.
+        self.kept[name] = np.array(value.cpu().numpy(), order="C")
+        if name not in self.given:
+            return value
+        other = torch.from_numpy(self.given[name])
+        if other.shape == value.shape:
+            # The same layout in memory, so that the same numbers take the same way from here on.
+            return torch.empty_like(value).copy_(other)
+        return other.to(value) if name.startswith(("proposals", "detections")) else value
+
+
+@contextmanager
+def _listening(model: MaskRCNN, keep: Callable[[str, Tensor], Tensor]) -> Iterator[None]:
+    """Let `keep` see, and replace, what passes between the stages of trunk, pyramid and RPN."""
+    trunk = model.backbone
+    names = [name for name, _ in trunk.named_children()]
+    levels = ["p2", "p3", "p4", "p5", "p6"] if model.fpn is not None else names[-1:]
+    handles = [
+        trunk.register_forward_pre_hook(lambda _, images: (keep("normalised", images[0]),)),
+        *(_after(module, iter([name]), keep) for name, module in trunk.named_children()),
+        _after(model.rpn.objectness, (f"objectness.{level}" for level in levels), keep),
+        _after(model.rpn.deltas, (f"deltas.{level}" for level in levels), keep),
+    ]
+    if model.fpn is not None:
+        handles.append(_after(model.fpn, iter(levels), keep))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _after(
+    module: nn.Module, names: Iterator[str], keep: Callable[[str, Tensor], Tensor]
+) -> torch.utils.hooks.RemovableHandle:
+    """The module's results, one or a list a call, get the names in turn."""
+
+    def listen(_: nn.Module, __: object, output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        if isinstance(output, list):
+            return [keep(next(names), level) for level in output]
+        return keep(next(names), output)
+
+    return module.register_forward_hook(listen)
 
 
 def open_pytorch(path: str | Path, device: str = "auto", threads: int | None = None) -> PyTorchBackend:
