@@ -1,6 +1,7 @@
 """Resized sizes, pixel values and the way back of every source, by hand, live and against recorded inputs."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -37,6 +38,7 @@ BGR = (103.53, 116.28, 123.675)
 RGB = (123.675, 116.28, 103.53)
 OLD_BGR = (102.9801, 115.9465, 122.7717)
 ONES = (1.0, 1.0, 1.0)
+WINDOW = Preprocess(resize="fit_window", size_rule="mmdetection")
 
 # CRC-32 of the normalised, padded float32 input each source made of portrait.png at 320/533 and 800/1333.
 RECORDED = [
@@ -255,3 +257,28 @@ def test_an_image_of_one_pixel_fills_the_input(name):
     planes, _ = prepare(np.uint8([[[10, 20, 30]]]), Preprocess(short=8, long=8, filter=name))
     assert planes.shape == (3, 8, 8)
     assert (planes == np.array([10, 20, 30])[:, None, None]).all()
+
+
+def test_the_area_filter_averages_when_shrinking_and_is_opencvs_bilinear_when_growing():
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[0, 0] = 200
+    area = replace(WINDOW, short=2, long=4, filter="area")
+    planes, _ = prepare(image, area)
+    assert planes[0].tolist() == [[50, 0, 0, 0], [0, 0, 0, 0]]
+    grown, _ = prepare(image, replace(area, short=8, long=16))
+    assert np.array_equal(grown, prepare(image, replace(area, short=8, long=16, filter="opencv"))[0])
+
+
+def test_with_caffe2s_size_rule_the_area_filters_cells_are_as_wide_as_its_scale_says():
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    planes, geometry = prepare(image, replace(WINDOW, short=31, long=60, size_rule="caffe2", filter="area"))
+    assert geometry.size_net == (31, 43)
+    expected = cv2.resize(image, None, fx=0.62, fy=0.62, interpolation=cv2.INTER_AREA)
+    assert np.array_equal(planes, expected.transpose(2, 0, 1))
+
+
+def test_a_window_is_padded_whole_on_the_right_and_below():
+    planes = [np.full((3, 6, 4), 9, np.uint8)]
+    image, size = batch(planes, replace(WINDOW, short=6, long=10, pad_multiple=1, pad_to_window=True))
+    assert (image.shape, size.tolist()) == ((1, 3, 6, 10), [[6, 4]])
+    assert image[0, 0, 0].tolist() == [9] * 4 + [0] * 6

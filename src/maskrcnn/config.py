@@ -1,5 +1,6 @@
 """What a Mask R-CNN is made of: every size, threshold and numeric habit as frozen dataclasses."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +17,8 @@ class BackboneConfig:
     width: channels of the stem and of res2's basic blocks; 64 as published.
     stride_in_1x1: the stride of a bottleneck stands in its first 1x1 convolution (MSRA, Caffe) and not in
         the 3x3.
+    stem_pool: the stem's pooling is padded by one on every side, or on the right and below only (`same`
+        of MindSpore and TensorFlow at even sides).
     """
 
     depth: int = 50
@@ -25,23 +28,40 @@ class BackboneConfig:
     norm: Norm = "frozen_bn"
     norm_eps: float = 1e-5
     stride_in_1x1: bool = False
+    stem_pool: Literal["centred", "same"] = "centred"
 
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """Feature pyramid (Lin et al. 2017) over res2..res5, levels P2..P6."""
+    """Feature pyramid (Lin et al. 2017) over res2..res5, levels P2..P6.
+
+    upsample: how the coarser level grows to the finer one's size: `nearest`, `bilinear` between the centres
+        of cells, or `bilinear_corners` between their top left corners (MindSpore's ResizeBilinear).
+    """
 
     channels: int = 256
     norm: Norm = "none"
     norm_eps: float = 1e-5
+    upsample: Literal["nearest", "bilinear", "bilinear_corners"] = "nearest"
 
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """Anchor sizes in network pixels, one tuple a level, and height / width ratios."""
+    """Anchor sizes in network pixels, one tuple a level, and height / width ratios.
+
+    cells: where a source has them as numbers, the anchors x1, y1, x2, y2 around the cell whose corner is
+        (0, 0), one tuple a level, as many as sizes and ratios make; () computes them from sizes and ratios.
+    """
 
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    cells: tuple[tuple[tuple[float, float, float, float], ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cells and [len(cell) for cell in self.cells] != [
+            len(level) * len(self.ratios) for level in self.sizes
+        ]:
+            raise ValueError("cells must have as many anchors in each level as sizes times ratios")
 
 
 @dataclass(frozen=True)
@@ -115,39 +135,51 @@ class Conventions:
     """Numeric habits in which the public implementations differ; a checkpoint needs those of its source.
 
     plus_one: a box of pixels x1..x2 is x2 - x1 + 1 wide (Caffe lineage); boxes are then clipped to width - 1.
+    plus_one_overlaps: plus_one holds for NMS, smallest sides and clipping as well, and not only for deltas
+        and levels.
     anchor_cell: `exact` w = s / sqrt(r), `rounded` the same rounded half to even, `legacy` Detectron's
         inclusive corners.
     anchor_order: which of size and ratio runs slowest among the anchors of one cell.
     anchor_stride: the level's own stride, or padded image size // feature size (torchvision).
     rpn_scores: rank proposals by the logit or by its sigmoid (sigmoid saturates, so ties differ).
     rpn_min_size: proposals with a side below it are dropped; 0 drops sides <= 0 (network pixels).
-    rpn_clip: proposals are clipped to the image or to the padded input.
+    rpn_clip: proposals are clipped to the image, to the padded input or to that one's last pixel, width - 1.
+    rpn_nms_again: after NMS on each level the best of all levels go through NMS once more, all together.
+    padding: what surrounds a smaller image in the network's input: zeros after normalisation, which is the
+        mean colour, or black pixels.
     nms_inclusive: suppress at IoU >= threshold and not only above it.
     level_eps_inside, level_eps_outside: RoI level = floor(4 + log2(sqrt(area) / 224 + inside) + outside).
     roi_aligned: RoIAlign subtracts half a pixel; otherwise RoIs are at least 1 x 1.
     roi_samples: sampling points per bin and side, 0 for ceil(roi side / bins).
-    clamp_shrinking: box deltas of width and height are limited to log(16 / 1000) from below as well.
+    delta_limit: box deltas of width and height are limited to it; exp() of an untrained one overflows.
+    clamp_shrinking: box deltas of width and height are limited to -delta_limit from below as well.
     detection_min_size: detections with a side below it are dropped (network pixels).
     clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
+    detection_order: detections are given best score first, or class by class, best first in each class.
     mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold;
         `expanded` pads the mask by one, expands the box, truncates it to pixels and resizes, > threshold.
     """
 
     plus_one: bool = False
+    plus_one_overlaps: bool = True
     anchor_cell: Literal["exact", "rounded", "legacy"] = "exact"
     anchor_order: Literal["size_first", "ratio_first"] = "size_first"
     anchor_stride: Literal["fixed", "from_size"] = "fixed"
     rpn_scores: Literal["logit", "sigmoid"] = "logit"
     rpn_min_size: float = 0.0
-    rpn_clip: Literal["image", "padded"] = "image"
+    rpn_clip: Literal["image", "padded", "last_pixel"] = "image"
+    rpn_nms_again: bool = False
+    padding: Literal["mean", "black"] = "mean"
     nms_inclusive: bool = False
     level_eps_inside: float = 1e-8
     level_eps_outside: float = 0.0
     roi_aligned: bool = True
     roi_samples: int = 0
+    delta_limit: float = math.log(1000 / 16)
     clamp_shrinking: bool = False
     detection_min_size: float = 0.0
     clip_to_image: bool = False
+    detection_order: Literal["score", "class"] = "score"
     mask_paste: Literal["pixel_centres", "expanded"] = "pixel_centres"
 
 

@@ -36,8 +36,9 @@ class Raw(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects of one image, best first; masks stay as crops and are pasted or encoded when asked.
+    """The objects of one image; masks stay as crops and are pasted or encoded when asked.
 
+    Best first, or class by class where the model's conventions.detection_order says so.
     boxes: (N, 4) float32 x1, y1, x2, y2 in image pixels. scores: (N,) float32. labels: (N,) int64 in 0..K-1.
     roi_masks: (N, M, M) float32, probability inside each box. size: (height, width) of the image.
     classes: names and original ids by label; may be empty. mask_paste: how a mask is laid on the image.
@@ -84,7 +85,11 @@ class Detections:
             classes=spec.classes,
             mask_paste=conventions.mask_paste,
         )
-        return detections[_not_empty(boxes)] if conventions.clip_to_image else detections
+        if conventions.clip_to_image:
+            detections = detections[_not_empty(boxes)]
+        if conventions.detection_order == "class":
+            detections = detections[np.argsort(detections.labels, kind="stable")]
+        return detections
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names()).items())

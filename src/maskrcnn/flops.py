@@ -84,7 +84,8 @@ def _roi_cells(config: ModelConfig, name: str, dimensions: int) -> int:
 
 def _runs_before_the_stride(config: ModelConfig, name: str) -> bool:
     """Whether it is the first 1x1 of a stage's first bottleneck whose stride stands in the 3x3."""
-    in_3x3 = config.backbone.depth >= 50 and not config.backbone.stride_in_1x1
+    bottlenecks = config.backbone.depth >= 50 or name.startswith("res5.")
+    in_3x3 = bottlenecks and not config.backbone.stride_in_1x1
     return in_3x3 and re.search(r"res\d\.0\.conv1\.", name) is not None
 
 

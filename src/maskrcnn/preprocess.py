@@ -88,8 +88,7 @@ def batch(planes: Sequence[np.ndarray], preprocess: Preprocess) -> tuple[np.ndar
     H and W are the joint maximum, rounded up to the padding multiple. uint8 if every plane is, else float32.
     """
     size = np.array([each.shape[1:] for each in planes], np.int64)
-    multiple = preprocess.pad_multiple
-    height, width = (-(-int(side) // multiple) * multiple for side in size.max(axis=0))
+    height, width = padded_size((int(size[:, 0].max()), int(size[:, 1].max())), preprocess)
     if len(planes) == 1 and planes[0].shape[1:] == (height, width):
         return planes[0][None], size
     dtype = np.uint8 if all(each.dtype == np.uint8 for each in planes) else np.float32
@@ -97,6 +96,15 @@ def batch(planes: Sequence[np.ndarray], preprocess: Preprocess) -> tuple[np.ndar
     for row, each in enumerate(planes):
         image[row, :, : each.shape[1], : each.shape[2]] = each
     return image, size
+
+
+def padded_size(size_net: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """The (height, width) of the network's input for resized images of at most size_net (height, width)."""
+    multiple = preprocess.pad_multiple
+    height, width = (-(-side // multiple) * multiple for side in size_net)
+    if preprocess.resize == "fit_window" and preprocess.pad_to_window:
+        return max(height, preprocess.short), max(width, preprocess.long)
+    return height, width
 
 
 def _check(image: np.ndarray) -> None:
@@ -167,6 +175,8 @@ def _resize(
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     elif preprocess.filter == "opencv":
         resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    elif preprocess.filter == "area":
+        resized = _resize_by_area(image, size_net, scale)
     elif scale is not None:
         whole = image.astype(np.float32)
         resized = cv2.resize(whole, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
@@ -176,6 +186,16 @@ def _resize(
             _bilinear(plane, out)
         return resized
     return _planes(resized, preprocess.channels)
+
+
+def _resize_by_area(image: np.ndarray, size_net: tuple[int, int], scale: float | None) -> np.ndarray:
+    """With a scale OpenCV's cells are 1 / scale wide, without one the ratio of the two sizes."""
+    height, width = size_net
+    shrinks = height < image.shape[0] or width < image.shape[1]
+    kernel = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    if scale is None:
+        return cv2.resize(image, (width, height), interpolation=kernel)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=kernel)
 
 
 def _planes(image: np.ndarray, channels: str) -> np.ndarray:

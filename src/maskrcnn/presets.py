@@ -22,6 +22,8 @@ STD_RGB: Triple = (58.395, 57.12, 57.375)
 MEAN_BGR: Triple = (103.53, 116.28, 123.675)
 STD_BGR: Triple = (57.375, 57.12, 58.395)
 NO_STD: Triple = (1.0, 1.0, 1.0)
+# Of Detectron and what descends from it, B, G, R: an older estimate of the same mean.
+MEAN_CAFFE2: Triple = (102.9801, 115.9465, 122.7717)
 
 TORCHVISION = Conventions(
     anchor_cell="rounded",
@@ -41,11 +43,67 @@ DETECTRON2 = Conventions(clip_to_image=True)
 MMDETECTION = Conventions(
     anchor_order="ratio_first", rpn_scores="sigmoid", level_eps_inside=2.5e-7, clamp_shrinking=True
 )
+MASKRCNN_BENCHMARK = Conventions(
+    plus_one=True,
+    anchor_cell="legacy",
+    anchor_order="ratio_first",
+    rpn_scores="sigmoid",
+    nms_inclusive=True,
+    level_eps_inside=1e-6,
+    roi_aligned=False,
+    roi_samples=2,
+    mask_paste="expanded",
+)
+MASKRCNN_BENCHMARK_C4 = replace(MASKRCNN_BENCHMARK, roi_samples=0)
+# A side of less than 1 in image pixels, where its width is x2 - x1 + 1, has x2 < x1 at any scale.
+CAFFE2 = replace(MASKRCNN_BENCHMARK, rpn_min_size=1.0, rpn_clip="padded")
+CAFFE2_C4 = replace(CAFFE2, roi_samples=0)
+SEGMENTOLY = MASKRCNN_BENCHMARK
+SEGMENTOLY_C4 = MASKRCNN_BENCHMARK_C4
+
+# Its graph has no limit of box deltas: exp(80) pixels are still a float32, and wider than any image.
+TENSORRTX = replace(DETECTRON2, delta_limit=80.0)
+# level = floor(log2((s / 56 + 1e-6) + 1e-4)) + 2
+MINDSPORE = Conventions(
+    rpn_scores="sigmoid",
+    rpn_min_size=1.0,
+    rpn_clip="last_pixel",
+    rpn_nms_again=True,
+    padding="black",
+    level_eps_inside=1.01e-4 / 4,
+    roi_aligned=False,
+    roi_samples=2,
+    delta_limit=4.0,
+    clip_to_image=True,
+)
+MINDSPORE_ZOO = Conventions(
+    plus_one=True,
+    plus_one_overlaps=False,
+    anchor_order="ratio_first",
+    rpn_scores="sigmoid",
+    rpn_clip="padded",
+    padding="black",
+    level_eps_inside=2.5e-7,
+    roi_aligned=False,
+    roi_samples=2,
+    clamp_shrinking=True,
+)
 
 TORCHVISION_INPUT = Preprocess(size_rule="torchvision", filter="torch", channels="rgb")
 DETECTRON2_INPUT = Preprocess(size_rule="detectron2", filter="pillow", channels="bgr")
 MMDETECTION_INPUT = Preprocess(size_rule="mmdetection", filter="opencv", channels="rgb")
 MMDETECTION_CAFFE_INPUT = replace(MMDETECTION_INPUT, channels="bgr")
+MASKRCNN_BENCHMARK_INPUT = Preprocess(size_rule="maskrcnn_benchmark", filter="pillow", channels="bgr")
+MASKRCNN_BENCHMARK_C4_INPUT = replace(MASKRCNN_BENCHMARK_INPUT, pad_multiple=1)
+# OpenCV's resize by one scale, on float32 where segmentoly has bytes: closer than bytes and a scale per axis.
+CAFFE2_INPUT = Preprocess(size_rule="caffe2", filter="torch", channels="bgr")
+CAFFE2_C4_INPUT = replace(CAFFE2_INPUT, pad_multiple=1)
+SEGMENTOLY_INPUT = CAFFE2_INPUT
+SEGMENTOLY_C4_INPUT = replace(SEGMENTOLY_INPUT, pad_multiple=16)
+MINDSPORE_INPUT = Preprocess(
+    resize="fit_window", short=768, long=1280, size_rule="caffe2", filter="area", pad_to_window=True
+)
+MINDSPORE_ZOO_INPUT = replace(MINDSPORE_INPUT, size_rule="mmdetection", filter="opencv")
 
 # One level has all sizes where there is no pyramid (C4, DC5).
 ONE_LEVEL_ANCHORS = AnchorConfig(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))

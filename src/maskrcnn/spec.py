@@ -30,10 +30,12 @@ class Preprocess:
         `fit_window` scales to fit into (short, long) as (height, width); `letterbox` is that, centred on
         a padded window; `stretch` resizes to exactly (short, long) as (height, width).
     size_rule: how the resized size is rounded.
-    filter: `opencv` INTER_LINEAR on uint8, `pillow` bilinear on uint8 with antialiasing, `torch` float32
-        bilinear without antialiasing and without rounding to whole values.
+    filter: `opencv` INTER_LINEAR on uint8, `area` the same but INTER_AREA when shrinking, `pillow` bilinear
+        on uint8 with antialiasing, `torch` float32 bilinear without antialiasing and without rounding to
+        whole values.
     channels: order of the three planes of the network input.
     pad_multiple: the input is padded right and below to a multiple of it; 1 for none.
+    pad_to_window: what `fit_window` makes is padded right and below to the whole window.
     pad_value: what a letterbox is filled with, 0..255; other padding is zero after normalisation.
     """
 
@@ -43,9 +45,10 @@ class Preprocess:
     size_rule: Literal["torchvision", "detectron2", "mmdetection", "maskrcnn_benchmark", "caffe2"] = (
         "detectron2"
     )
-    filter: Literal["opencv", "pillow", "torch"] = "opencv"
+    filter: Literal["opencv", "area", "pillow", "torch"] = "opencv"
     channels: Literal["rgb", "bgr"] = "rgb"
     pad_multiple: int = 32
+    pad_to_window: bool = False
     pad_value: float = 0.0
 
 

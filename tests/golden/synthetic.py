@@ -2,7 +2,7 @@
 
 A value is the sum of four 16-bit integers of PCG64's raw stream, seeded by the CRC-32 of the tensor's name:
 whole numbers until the last multiplication, therefore the same bits on every machine. The recordings beside
-this file are what torchvision, detectron2 and mmdetection computed with them.
+this file are what torchvision, detectron2, mmdetection and maskrcnn-benchmark computed with them.
 """
 
 import json

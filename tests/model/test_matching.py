@@ -84,7 +84,9 @@ def test_an_anchor_over_a_crowd_trains_nothing() -> None:
 
 def sampled_rows(proposals: Tensor, found: list[Targets]) -> Sampled:
     real = torch.ones(proposals.shape[:2], dtype=torch.bool)
-    return sample_proposals(proposals, real, found, 80, BoxHeadConfig(batch=8, positive_fraction=0.5), None)
+    return sample_proposals(
+        proposals, real, found, 80, BoxHeadConfig(batch=8, positive_fraction=0.5), [None] * len(found)
+    )
 
 
 def test_ground_truth_is_a_proposal_and_background_has_the_label_after_the_last_class() -> None:

@@ -1,8 +1,9 @@
-"""Recorded models of torchvision, detectron2 and mmdetection, converted, give what they gave there."""
+"""Recorded models of four projects, converted, give what they gave there."""
 
 import pickle
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ RECORDED = (
     "detectron2-r50-c4",
     "mmdetection-r50-fpn",
     "mmdetection-r50-caffe-fpn",
+    "maskrcnn-benchmark-r50-fpn",
 )
 
 
@@ -52,8 +54,12 @@ def save(recorded: Recording, folder: Path) -> str:
             pickle.dump(content, file)
         return "model.pkl"
     state = {name: torch.from_numpy(array) for name, array in recorded.state().items()}
-    wrapped = {"state_dict": state, "meta": {"epoch": 12}} if recorded.name.startswith("mmdet") else state
-    torch.save(wrapped, folder / "model.pth")
+    content: dict[str, Any] = state
+    if recorded.name.startswith("mmdetection"):
+        content = {"state_dict": state, "meta": {"epoch": 12}}
+    elif recorded.name.startswith("maskrcnn-benchmark"):
+        content = {"model": {f"module.{name}": value for name, value in state.items()}, "iteration": 90000}
+    torch.save(content, folder / "model.pth")
     return "model.pth"
 
 
@@ -85,8 +91,8 @@ def test_every_detection_is_found_with_its_label_box_score_and_mask(
     recorded: Recording, found: Detections
 ) -> None:
     boxes, scores = recorded.outputs["boxes"], recorded.outputs["scores"]
-    # torchvision's labels count the background
-    labels = recorded.outputs["labels"] - recorded.name.startswith("torchvision")
+    # labels of torchvision and maskrcnn-benchmark count the background
+    labels = recorded.outputs["labels"] - recorded.name.startswith(("torchvision", "maskrcnn"))
     assert len(found) == len(boxes) == 100
     overlap = box_iou(boxes, found.boxes) * (labels[:, None] == found.labels)
     partner = overlap.argmax(axis=1)

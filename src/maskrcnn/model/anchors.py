@@ -19,7 +19,8 @@ class Anchors(nn.Module):
         self.from_size = conventions.anchor_stride == "from_size"
         self.per_cell = len(config.sizes[0]) * len(config.ratios)
         for number, (sizes, stride) in enumerate(zip(config.sizes, strides, strict=True)):
-            cell = cell_anchors(sizes, config.ratios, stride, conventions)
+            explicit = torch.tensor(config.cells[number]) if config.cells else None
+            cell = cell_anchors(sizes, config.ratios, stride, conventions) if explicit is None else explicit
             self.register_buffer(f"cell{number}", cell, persistent=False)
 
     def forward(self, levels: list[Tensor], size: tuple[int, int]) -> list[Tensor]:

@@ -68,16 +68,19 @@ class BoxHead(nn.Module):
             self.config.delta_weights,
             habits.plus_one,
             habits.clamp_shrinking,
+            habits.delta_limit,
         )
-        boxes = clip(moved, size, habits.plus_one).expand(-1, -1, self.classes, -1)
-        scores = scores * large_enough(boxes, habits.detection_min_size, habits.plus_one)
+        plus_one = habits.plus_one and habits.plus_one_overlaps
+        boxes = clip(moved, size, plus_one).expand(-1, -1, self.classes, -1)
+        scores = scores * large_enough(boxes, habits.detection_min_size, plus_one)
         labels = torch.arange(self.classes, device=boxes.device).expand(scores.shape)
         return self._without_overlaps(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
 
     def _without_overlaps(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Found:
         """boxes (B, P * K, 4), scores and labels (B, P * K) -> the best D of each image."""
         config, soft = self.config, self.config.soft_nms
-        plus_one, keep = self.conventions.plus_one, config.detections
+        plus_one = self.conventions.plus_one and self.conventions.plus_one_overlaps
+        keep = config.detections
         if soft.method == "none":
             inclusive = self.conventions.nms_inclusive
             rows = nms(boxes, scores, labels, config.nms_iou, config.score_over, keep, plus_one, inclusive)

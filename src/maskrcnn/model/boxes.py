@@ -20,19 +20,20 @@ def decode(
     weights: tuple[float, float, float, float],
     plus_one: bool = False,
     clamp_shrinking: bool = False,
+    limit: float = DELTA_LIMIT,
 ) -> Tensor:
     """Move boxes by deltas. deltas (..., 4), boxes (..., 4), broadcast -> (..., 4).
 
-    plus_one: widths are x2 - x1 + 1; clamp_shrinking: the size deltas are limited from below as well.
+    plus_one: widths are x2 - x1 + 1; limit: of the size deltas, with clamp_shrinking from below as well.
     """
     one = 1.0 if plus_one else 0.0
     x1, y1, x2, y2 = boxes.unbind(-1)
     width, height = x2 - x1 + one, y2 - y1 + one
     dx, dy, dw, dh = (deltas / deltas.new_tensor(weights)).unbind(-1)
-    lowest = -DELTA_LIMIT if clamp_shrinking else None
+    lowest = -limit if clamp_shrinking else None
     centre_x, centre_y = dx * width + (x1 + 0.5 * width), dy * height + (y1 + 0.5 * height)
-    half_width = 0.5 * (dw.clamp(lowest, DELTA_LIMIT).exp() * width)
-    half_height = 0.5 * (dh.clamp(lowest, DELTA_LIMIT).exp() * height)
+    half_width = 0.5 * (dw.clamp(lowest, limit).exp() * width)
+    half_height = 0.5 * (dh.clamp(lowest, limit).exp() * height)
     return torch.stack(
         [
             centre_x - half_width,

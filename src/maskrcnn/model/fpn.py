@@ -12,6 +12,7 @@ class FPN(nn.Module):
 
     def __init__(self, channels: list[int], config: FPNConfig) -> None:
         super().__init__()
+        self.upsample = config.upsample
         norm, eps = config.norm, config.norm_eps
         for number, channels_in in enumerate(channels, start=2):
             self.add_module(f"lateral{number}", ConvNorm(channels_in, config.channels, 1, norm, eps))
@@ -24,7 +25,20 @@ class FPN(nn.Module):
         for number in range(len(stages) + 1, 1, -1):
             lateral = getattr(self, f"lateral{number}")(stages[number - 2])
             if top_down is not None:
-                lateral = lateral + F.interpolate(top_down, size=lateral.shape[-2:], mode="nearest")
+                lateral = lateral + grown(top_down, (lateral.shape[-2], lateral.shape[-1]), self.upsample)
             top_down = lateral
             levels.insert(0, getattr(self, f"output{number}")(lateral))
         return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
+
+
+def grown(level: Tensor, size: tuple[int, int], upsample: str) -> Tensor:
+    """level (B, C, h, w) -> (B, C, H, W) of that size, which is at most twice (h, w)."""
+    if upsample == "nearest":
+        return F.interpolate(level, size=size, mode="nearest")
+    if upsample == "bilinear":
+        return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+    # Every second value of the double is a value of the level, the others lie half way to the next one.
+    height, width = level.shape[-2:]
+    edged = F.pad(level, (0, 1, 0, 1), mode="replicate")
+    double = F.interpolate(edged, size=(2 * height + 1, 2 * width + 1), mode="bilinear", align_corners=True)
+    return double[..., : size[0], : size[1]]

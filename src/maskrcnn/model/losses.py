@@ -3,6 +3,7 @@
 B images, N sampled boxes over the whole batch, P of them positive, K classes, M mask side. Sums are float32.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,18 +20,32 @@ LOSS_NAMES = ("rpn_objectness", "rpn_deltas", "box_classes", "box_deltas", "mask
 
 @dataclass(frozen=True)
 class Losses:
-    """Five scalars; `total` is what is minimised."""
+    """Five scalars; `total` is what is minimised.
+
+    counts (3,) float32: sampled anchors, sampled boxes and masks, over which the first two losses, the next
+    two and the last are means: with them the losses of parts of a batch add up to those of the whole.
+    """
 
     rpn_objectness: Tensor
     rpn_deltas: Tensor
     box_classes: Tensor
     box_deltas: Tensor
     mask: Tensor
+    counts: Tensor
 
     @property
     def total(self) -> Tensor:
         """Their plain sum."""
         return self.rpn_objectness + self.rpn_deltas + self.box_classes + self.box_deltas + self.mask
+
+    def weighted(self, shares: Tensor) -> Tensor:
+        """The total with a factor (3,) for each of `counts`."""
+        anchors, boxes, masks = shares
+        return (
+            anchors * (self.rpn_objectness + self.rpn_deltas)
+            + boxes * (self.box_classes + self.box_deltas)
+            + masks * self.mask
+        )
 
     def detached(self) -> Tensor:
         """(6,) in the order of LOSS_NAMES, without gradients."""
@@ -44,11 +59,14 @@ def rpn_losses(
     targets: list[Targets],
     config: RPNConfig,
     plus_one: bool,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
-    """objectness (B, A), deltas (B, A, 4), anchors (A, 4), a Targets an image -> objectness, delta loss."""
+    generators: Sequence[torch.Generator | None],
+) -> tuple[Tensor, Tensor, int]:
+    """objectness (B, A), deltas (B, A, 4), anchors (A, 4), Targets and a generator an image
+
+    -> objectness loss, delta loss, number of sampled anchors.
+    """
     positive_logits, negative_logits, moved, wanted = [], [], [], []
-    for image, target in enumerate(targets):
+    for image, (target, generator) in enumerate(zip(targets, generators, strict=True)):
         positive, negative, boxes = sample_anchors(anchors, target, config, generator)
         positive_logits.append(objectness[image, positive])
         negative_logits.append(objectness[image, negative])
@@ -59,6 +77,7 @@ def rpn_losses(
     return (
         objectness_loss(logits, len(target_deltas)),
         deltas_loss(torch.cat(moved), target_deltas, len(logits), config.smooth_l1_beta),
+        len(logits),
     )
 
 

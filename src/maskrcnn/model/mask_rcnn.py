@@ -3,6 +3,8 @@
 B images, L levels, P proposals and D detections per image, M mask pixels per side.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +34,7 @@ class MaskRCNN(nn.Module):
         self.config = config
         trunk = config.backbone
         self.backbone = ResNet(trunk, last=4 if config.neck == "c4" else 5, dilate_res5=config.neck == "dc5")
-        self.res5 = make_stage(trunk, 5) if config.neck == "c4" else None
+        self.res5 = make_stage(trunk, 5, on_rois=True) if config.neck == "c4" else None
         stages = [stage_channels(trunk, number) for number in (2, 3, 4, 5)]
         if config.neck == "fpn":
             self.fpn: FPN | None = FPN(stages, config.fpn)
@@ -58,30 +60,40 @@ class MaskRCNN(nn.Module):
         return Raw(found.boxes, found.scores, found.labels, self.segment(levels, found.boxes, found.labels))
 
     def losses(
-        self, image: Tensor, size: Tensor, targets: list[Targets], generator: torch.Generator | None = None
+        self,
+        image: Tensor,
+        size: Tensor,
+        targets: list[Targets],
+        generators: Sequence[torch.Generator] | None = None,
     ) -> Losses:
-        """image (B, 3, H, W) in 0..255, size (B, 2) without padding, Targets of each image -> five losses."""
+        """image (B, 3, H, W) in 0..255, size (B, 2) without padding, Targets of each image -> five losses.
+
+        generators: of the random samples, one for each image; torch's own where they are left out.
+        """
+        drawn: Sequence[torch.Generator | None] = generators or [None] * len(targets)
         config, plus_one = self.config, self.config.conventions.plus_one
         levels = self.features(image, size)
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, (image.shape[2], image.shape[3]))
-        rpn = rpn_losses(
+        rpn_objectness, rpn_deltas, anchors_used = rpn_losses(
             torch.cat(objectness, 1),
             torch.cat(deltas, 1),
             torch.cat(anchors),
             targets,
             config.rpn,
             plus_one,
-            generator,
+            drawn,
         )
         with torch.no_grad():
             pre_nms, post_nms = config.rpn.pre_nms_training, config.rpn.post_nms_training
             proposals, real = self.rpn.propose(objectness, deltas, anchors, size, pre_nms, post_nms)
-            sampled = sample_proposals(proposals, real, targets, config.classes, config.box_head, generator)
+            sampled = sample_proposals(proposals, real, targets, config.classes, config.box_head, drawn)
         logits, moved = self.box_head.predict(self.roi(levels, sampled.boxes, config.box_head.pool_side))
         weights, beta = config.box_head.delta_weights, config.box_head.smooth_l1_beta
         box = box_losses(logits, moved, sampled, weights, plus_one, beta)
-        return Losses(*rpn, *box, self._mask_loss(levels, sampled, targets))
+        masks = sampled.positive.sum()
+        counts = torch.stack([torch.full_like(masks, anchors_used), sampled.used.sum(), masks]).float()
+        return Losses(rpn_objectness, rpn_deltas, *box, self._mask_loss(levels, sampled, targets), counts)
 
     def _mask_loss(self, levels: list[Tensor], sampled: Sampled, targets: list[Targets]) -> Tensor:
         """Only the positives, which stand first in `sampled`, learn masks."""
@@ -109,19 +121,24 @@ class MaskRCNN(nn.Module):
         return [stages[-1]] if self.fpn is None else self.fpn(stages)
 
     def normalised(self, image: Tensor, size: Tensor) -> Tensor:
-        """(image - mean) / std inside each image, zero in its padding. (B, 3, H, W) -> (B, 3, H, W)."""
+        """(image - mean) / std inside each image, padding by convention. (B, 3, H, W) -> (B, 3, H, W)."""
         rows = torch.arange(image.shape[2], device=image.device) < size[:, :1]
         columns = torch.arange(image.shape[3], device=image.device) < size[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
-        return (image.to(self.mean.dtype) - self.mean) / self.std * inside
+        image = image.to(self.mean.dtype)
+        if self.config.conventions.padding == "black":
+            return (image * inside - self.mean) / self.std
+        return (image - self.mean) / self.std * inside
 
     def propose(self, levels: list[Tensor], size: Tensor, padded: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """levels, size (B, 2), padded size of the input -> proposals (B, P, 4), real (B, P)."""
         objectness, deltas = self.rpn.predict(levels)
         anchors = self.anchors(levels, padded)
         rpn = self.config.rpn
-        if self.config.conventions.rpn_clip == "padded":
-            size = torch.stack([torch.full_like(size[:, 0], side) for side in padded], 1)
+        clip = self.config.conventions.rpn_clip
+        if clip != "image":
+            last = 1 if clip == "last_pixel" else 0
+            size = torch.stack([torch.full_like(size[:, 0], side - last) for side in padded], 1)
         return self.rpn.propose(objectness, deltas, anchors, size, rpn.pre_nms, rpn.post_nms)
 
     def detect(self, levels: list[Tensor], proposals: Tensor, real: Tensor, size: Tensor) -> Found:

@@ -4,6 +4,7 @@ B images; of an image: G ground-truth boxes, N candidates (anchors or proposals)
 All boxes are in network pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,16 +70,19 @@ def sample_proposals(
     targets: list[Targets],
     classes: int,
     config: BoxHeadConfig,
-    generator: torch.Generator | None,
+    generators: Sequence[torch.Generator | None],
 ) -> Sampled:
-    """proposals (B, N, 4), real (B, N) -> R = config.batch rows; ground truth joins the proposals."""
+    """proposals (B, N, 4), real (B, N) -> R = config.batch rows; ground truth joins the proposals.
+
+    generators: one for each image, so that its sample does not depend on the others of the batch.
+    """
     count = config.batch
     boxes = proposals.new_zeros((len(targets), count, 4))
     matched_boxes = torch.zeros_like(boxes)
     labels = torch.full((len(targets), count), classes, dtype=torch.int64, device=boxes.device)
     rows = torch.zeros_like(labels)
     used, positives = torch.zeros_like(labels, dtype=torch.bool), torch.zeros_like(labels, dtype=torch.bool)
-    for image, target in enumerate(targets):
+    for image, (target, generator) in enumerate(zip(targets, generators, strict=True)):
         truth = target.instances()
         candidates = torch.cat([proposals[image][real[image]], truth.boxes])
         matched = match(

@@ -17,11 +17,16 @@ class Stem(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        self.centred = config.stem_pool == "centred"
         self.conv = ConvNorm(3, config.width, 7, config.norm, config.norm_eps, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, H, W) -> (B, C, H/4, W/4)."""
-        return F.max_pool2d(F.relu_(self.conv(x)), kernel_size=3, stride=2, padding=1)
+        x = F.relu_(self.conv(x))
+        if self.centred:
+            return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        # Nothing is below 0 after ReLU, so that zeros beside it are never the largest.
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), kernel_size=3, stride=2)
 
 
 class BasicBlock(nn.Module):
@@ -80,15 +85,19 @@ class Bottleneck(nn.Module):
         return F.relu_(y)
 
 
-def make_stage(config: BackboneConfig, number: int, dilation: int = 1) -> nn.Sequential:
-    """Stage res2..res5 by number; a dilated stage keeps the size of its input (DC5)."""
-    basic = config.depth < 50
-    width = config.width * 2 ** (number - 2)
-    channels_out = width if basic else 4 * width
+def make_stage(
+    config: BackboneConfig, number: int, dilation: int = 1, on_rois: bool = False
+) -> nn.Sequential:
+    """Stage res2..res5 by number; a dilated stage keeps the size of its input (DC5).
+
+    on_rois: res5 of C4, in detectron2 three bottlenecks whatever the trunk is made of.
+    """
+    basic = config.depth < 50 and not on_rois
+    channels_out = stage_channels(config, number)
     middle = config.groups * config.group_width * 2 ** (number - 2)
     channels_in = stage_channels(config, number - 1) if number > 2 else config.width
     blocks: list[nn.Module] = []
-    for index in range(BLOCKS[config.depth][number - 2]):
+    for index in range(3 if on_rois else BLOCKS[config.depth][number - 2]):
         stride = 2 if index == 0 and number > 2 and dilation == 1 else 1
         block = (
             BasicBlock(channels_in, channels_out, stride, dilation, config)

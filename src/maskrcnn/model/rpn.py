@@ -61,12 +61,25 @@ class RPN(nn.Module):
             self.config.nms_iou,
             float("-inf"),
             post_nms,
-            self.conventions.plus_one,
+            self.conventions.plus_one and self.conventions.plus_one_overlaps,
             self.conventions.nms_inclusive,
         )
+        if self.conventions.rpn_nms_again:
+            rows = self._nms_over_levels(boxes, scores, rows)
         real = rows >= 0
         proposals = boxes.gather(1, rows.clamp(min=0)[:, :, None].expand(-1, -1, 4))
         return proposals * real[:, :, None], real
+
+    def _nms_over_levels(self, boxes: Tensor, scores: Tensor, rows: Tensor) -> Tensor:
+        """boxes (B, N, 4), scores (B, N) -> of rows (B, P), -1 where there is none, those that remain."""
+        found = rows.clamp(min=0)
+        chosen = boxes.gather(1, found[:, :, None].expand(-1, -1, 4))
+        score = scores.gather(1, found).masked_fill(rows < 0, float("-inf"))
+        plus_one = self.conventions.plus_one and self.conventions.plus_one_overlaps
+        inclusive, together = self.conventions.nms_inclusive, torch.zeros_like(rows)
+        iou, count = self.config.nms_iou, rows.shape[1]
+        kept = nms(chosen, score, together, iou, float("-inf"), count, plus_one, inclusive)
+        return torch.where(kept >= 0, rows.gather(1, kept.clamp(min=0)), -1)
 
     def _best_per_level(
         self,
@@ -91,9 +104,11 @@ class RPN(nn.Module):
                 UNIT_WEIGHTS,
                 habits.plus_one,
                 habits.clamp_shrinking,
+                habits.delta_limit,
             )
-            box = clip(moved, size, habits.plus_one)
-            usable = large_enough(box, habits.rpn_min_size, habits.plus_one)
+            plus_one = habits.plus_one and habits.plus_one_overlaps
+            box = clip(moved, size, plus_one)
+            usable = large_enough(box, habits.rpn_min_size, plus_one)
             boxes.append(box)
             scores.append(score.masked_fill(~usable, float("-inf")))
             groups.append(torch.full_like(index, number))

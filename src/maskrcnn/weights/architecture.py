@@ -49,6 +49,24 @@ def infer(shapes: Shapes, place: str) -> ModelConfig:
     return replace(config, fpn=FPNConfig(channels=channels, norm=shapes.norm("fpn.output2")))
 
 
+_FULLY_CONNECTED = re.compile(r"box_head\.(?:fc\d+|scores|deltas)\.weight")
+
+
+def check_sides(shapes: Shapes, theirs: Mapping[str, str], place: str) -> None:
+    """Raises UserError where a weight has not as many sides as its layer, or one of 0.
+
+    theirs: what a parameter of ours is called in the file.
+    """
+    for name, shape in shapes.items():
+        wanted = 2 if _FULLY_CONNECTED.fullmatch(name) else 4
+        if name.endswith(".weight") and ".norm." not in name and (len(shape) != wanted or 0 in shape):
+            sides = " x ".join(map(str, shape)) or "one number"
+            raise UserError(
+                f"{place}: {theirs.get(name, name)} is {sides}, and such a layer has {wanted} sides above 0",
+                hint="is the file complete?",
+            )
+
+
 class _Named(dict[str, Shape]):
     """Shapes by name; a missing name is the user's mistake."""
 
@@ -78,8 +96,12 @@ class _Named(dict[str, Shape]):
 def _backbone(shapes: _Named, last: str) -> BackboneConfig:
     stages = ("backbone.res2", "backbone.res3", "backbone.res4", last)
     blocks = tuple(shapes.count(f"{stage}.") for stage in stages)
-    basic = "backbone.res2.0.conv3.weight" not in shapes
-    depths = [depth for depth, counts in BLOCKS.items() if counts == blocks and basic == (depth < 50)]
+    basic, on_rois = "backbone.res2.0.conv3.weight" not in shapes, last == "res5"
+    depths = [
+        depth
+        for depth, counts in BLOCKS.items()
+        if (*counts[:3], 3 if on_rois else counts[3]) == blocks and basic == (depth < 50)
+    ]
     if not depths:
         kind = "basic" if basic else "bottleneck"
         raise UserError(
@@ -87,10 +109,17 @@ def _backbone(shapes: _Named, last: str) -> BackboneConfig:
             hint="a ResNet has 2,2,2,2 or 3,4,6,3 basic or 3,4,6,3, 3,4,23,3 or 3,8,36,3 bottleneck blocks",
         )
     middle, group_width = shapes["backbone.res2.0.conv2.weight"][:2]
+    if basic:
+        group_width = shapes["res5.0.conv2.weight"][0] // 8 if on_rois else BackboneConfig.group_width
+    if middle % group_width and not basic:
+        raise UserError(
+            f"{shapes.place}: its trunk's convolutions have {middle} channels in groups of {group_width}",
+            hint="is the file complete?",
+        )
     return BackboneConfig(
         depth=depths[0],
         groups=1 if basic else middle // max(group_width, 1),
-        group_width=64 if basic else group_width,
+        group_width=group_width,
         width=shapes["backbone.stem.conv.weight"][0],
         norm=shapes.norm("backbone.stem.conv"),
     )
@@ -149,12 +178,13 @@ def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
 def _stage(name: str, number: int, stages: list[int], trunk: BackboneConfig) -> dict[str, Shape]:
     out, channels_in = stages[number - 2], stages[number - 3] if number > 2 else trunk.width
     middle = trunk.groups * trunk.group_width * 2 ** (number - 2)
+    on_rois = name == "res5"  # bottlenecks whatever the trunk is made of
     shapes: dict[str, Shape] = {}
-    for index in range(BLOCKS[trunk.depth][number - 2]):
+    for index in range(3 if on_rois else BLOCKS[trunk.depth][number - 2]):
         block = f"{name}.{index}"
         if index == 0 and (number > 2 or channels_in != out):
             shapes |= _conv(f"{block}.shortcut", out, channels_in, 1, trunk.norm)
-        if trunk.depth < 50:
+        if trunk.depth < 50 and not on_rois:
             shapes |= _conv(f"{block}.conv1", out, channels_in, 3, trunk.norm)
             shapes |= _conv(f"{block}.conv2", out, out, 3, trunk.norm)
         else:
@@ -205,14 +235,14 @@ def _linear(name: str, features_out: int, features_in: int) -> list[tuple[str, S
 
 
 def name_of(config: ModelConfig) -> str:
-    """How people call it: `R50-FPN`, `X101-32x8d-FPN`, `R50-FPN 4conv1fc gn`."""
+    """How people call it: `R50-FPN`, `X101-32x8d-FPN`, `R50-FPN 4conv1fc gn`, `R50-C4 folded`."""
     trunk, box = config.backbone, config.box_head
     parts = [f"X{trunk.depth}-{trunk.groups}x{trunk.group_width}d" if trunk.groups > 1 else f"R{trunk.depth}"]
     words = ["-".join([*parts, config.neck.upper()])]
     if box.kind == "fc" and (box.convs, box.fcs) != (0, 2):
         words.append(f"{box.convs}conv{box.fcs}fc")
     if trunk.norm != "frozen_bn":
-        words.append(trunk.norm)
+        words.append("folded" if trunk.norm == "none" else trunk.norm)
     if box.class_agnostic or config.mask_head.class_agnostic:
         words.append("class-agnostic")
     return " ".join(words)

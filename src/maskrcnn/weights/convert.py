@@ -14,10 +14,10 @@ from maskrcnn.config import ModelConfig
 from maskrcnn.errors import UserError
 from maskrcnn.presets import COCO, COCO_90
 from maskrcnn.spec import Classes, Origin, Spec
-from maskrcnn.weights.architecture import infer, name_of, parameter_shapes
+from maskrcnn.weights.architecture import check_sides, infer, name_of, parameter_shapes
 from maskrcnn.weights.model_file import write_model_file
 from maskrcnn.weights.readers import read_checkpoint
-from maskrcnn.weights.recognise import SOURCES, recognise
+from maskrcnn.weights.recognise import SOURCES, recognise, source_named
 from maskrcnn.weights.rewrite import Rewritten, Table, listing, rewrite, their_name
 from maskrcnn.weights.source import STYLES, Source, filled_statistics
 
@@ -73,19 +73,28 @@ def convert(
     style: str | None = None,
     classes: str | Path | None = None,
     source_config: str | Path | None = None,
+    averaged: bool = False,
     settings: Iterable[str] = (),
 ) -> Report:
     """Write the model file `out` from the checkpoint `source` and report how.
 
-    origin: name of the source project instead of recognising it. style: `caffe` or `pytorch` where a file
-    does not tell. classes: `coco` or a file of names. source_config: the config of the model. settings:
-    `model.rpn.post_nms=300` and the like, applied last. Raises UserError, and leaves no file, when any tensor
+    source: a file, or a published checkpoint as `zoo:NAME`, which is converted as its entry says. origin:
+    name of the source project instead of recognising it. style: `caffe` or `pytorch` where a file does not
+    tell. classes: `coco` or a file of names. source_config: the config of the model. averaged: take the
+    moving average of the weights that the file holds beside them. settings: `model.rpn.post_nms=300` and the
+    like, applied last. Raises UserError, and leaves no file, when any tensor
     has no place or any parameter no tensor.
     """
     _check_arguments(source, out, origin, style)
-    checkpoint = read_checkpoint(source)
+    if str(source).startswith("zoo:"):
+        from maskrcnn.zoo import convertible
+
+        published = convertible(source, style, settings)
+        source, style, settings = published.path, published.style, published.settings
+    checkpoint = read_checkpoint(source, averaged)
     place = str(source)
-    found = SOURCES[origin] if origin else recognise(checkpoint.tensors, place)
+    named = checkpoint.tensors
+    found = source_named(origin, named) if origin else recognise(named, place)
     rewritten = rewrite(checkpoint.tensors, found.table, place)
     model = infer(_known_shapes(rewritten, found, place), place)
     described = found.describe(
@@ -99,7 +108,7 @@ def convert(
     _check_shapes(tensors, rewritten, spec.model, found.table, place)
     write_model_file(out, spec, {name: _stored(array) for name, array in tensors.items()})
     rows = tuple(RowCount(row.theirs, row.ours, row.op.name, count) for row, count in rewritten.used)
-    notes = described.notes + _class_notes(spec)
+    notes = checkpoint.notes + described.notes + _class_notes(spec)
     return Report(spec, name_of(spec.model), checkpoint.container, len(checkpoint.tensors), rows, notes)
 
 
@@ -133,7 +142,9 @@ def _known_shapes(rewritten: Rewritten, source: Source, place: str) -> dict[str,
             f"{place}: {listing(missing)} missing from this {source.name} checkpoint",
             hint="give the checkpoint of a whole Mask R-CNN",
         )
-    return {name: array.shape for name, array in rewritten.tensors.items()}
+    shapes = {name: array.shape for name, array in rewritten.tensors.items()}
+    check_sides(shapes, rewritten.origins, place)
+    return shapes
 
 
 def _origin(source: str, path: Path, sha256: str) -> Origin:

@@ -19,25 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.errors import UserError
+from maskrcnn.weights.mindspore_ckpt import begins_like_mindspore, read_mindspore
+from maskrcnn.weights.training_checkpoint import LEVELS, state_dict
 from maskrcnn.weights.unpickle import Inert, Malformed, PickledArray, Storage, Tensor, unpickle
+from maskrcnn.weights.wts import FIRST_LINE, read_wts
 
 Array = NDArray[Any]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a file that torch.save wrote before version 1.6."""
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "module")
-"""Where training code keeps the state dict, the first that holds tensors is taken."""
-
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Put before every name by DistributedDataParallel, torch.compile and Lightning."""
-
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What a file holds. tensors: by the names of its source; meta: what lies beside the state dict.
 
-    container: how it was stored; sha256: of the whole file.
+    container: how it was stored; sha256: of the whole file; notes: which of its weights these are.
     """
 
     path: Path
@@ -45,10 +42,14 @@ class Checkpoint:
     sha256: str
     tensors: dict[str, Array]
     meta: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Every tensor of a checkpoint file. Raises UserError when it is none, damaged, or needs code to run."""
+def read_checkpoint(path: str | Path, averaged: bool = False) -> Checkpoint:
+    """Every tensor of a checkpoint file, of the moving average that training kept if averaged is true.
+
+    Raises UserError when it is none, damaged, or needs code to run.
+    """
     path = Path(path)
     content = _mapped(path)
     start = bytes(content[:16])
@@ -59,13 +60,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             container, value = _read_pickle(content)
         elif start[8:9] == b"{":
             container, value = "safetensors", _read_safetensors(content)
+        elif begins_like_mindspore(start):
+            container, value = "MindSpore ckpt", read_mindspore(content)
+        elif FIRST_LINE.match(start):
+            container, value = "wts", read_wts(content)
         else:
             raise UserError(f"{path}: is {_what_it_is(start)}, not a checkpoint", hint=_KINDS)
     except _DAMAGE as error:
         raise UserError(f"{path}: cut short or damaged ({error})", hint="fetch the file again") from error
-    named, meta = _state_dict(path, value)
-    tensors = {name: _as_array(path, name, tensor) for name, tensor in _without_prefix(named).items()}
-    return Checkpoint(path, container, hashlib.sha256(content).hexdigest(), tensors, meta)
+    state = state_dict(path, value, averaged)
+    tensors = {name: _as_array(path, name, tensor) for name, tensor in state.named.items()}
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Checkpoint(path, container, sha256, tensors, state.beside, state.notes)
 
 
 _DAMAGE = (
@@ -79,7 +85,9 @@ _DAMAGE = (
     RecursionError,
 )
 
-_KINDS = "give a .pth, .pt, .pkl or .safetensors file of torchvision, detectron2 or mmdetection"
+_KINDS = (
+    "give a .pth, .pt, .pkl, .ckpt, .wts or .safetensors file; `maskrcnn convert --help` names the sources"
+)
 
 
 def _mapped(path: Path) -> mmap.mmap:
@@ -196,7 +204,7 @@ def _flat(raw: memoryview, storage: Storage) -> Array:
 
 
 def _with_arrays(value: Any, flat: Any) -> Any:
-    """The same containers with every Tensor and PickledArray of the two upper levels as an array."""
+    """The same containers with every Tensor and PickledArray of the upper LEVELS as an array."""
     if not isinstance(value, dict):
         return value
     for container, key, item in list(_places(value)):
@@ -211,10 +219,12 @@ def _with_arrays(value: Any, flat: Any) -> Any:
 
 def _places(value: Any) -> Any:
     """Every (dict, key, item) of a dict and of the dicts in it, each dict once."""
-    inner = {id(item): item for item in value.values() if isinstance(item, dict)}
-    for container in {id(value): value, **inner}.values():
-        for key, item in container.items():
-            yield container, key, item
+    seen = level = {id(value): value}
+    for _ in range(LEVELS):
+        yield from ((each, key, item) for each in level.values() for key, item in each.items())
+        inner = (item for each in level.values() for item in each.values() if isinstance(item, dict))
+        level = {id(item): item for item in inner if id(item) not in seen}
+        seen = seen | level
 
 
 def _view(tensor: Tensor, values: Array) -> Array:
@@ -281,29 +291,6 @@ def _safetensor(name: str, entry: Any, values: memoryview) -> Array:
 
 
 # from the whole value to named tensors
-
-
-def _state_dict(path: Path, value: Any) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    if isinstance(value, Inert):
-        raise UserError(
-            f"{path}: holds a Python object ({value.name}) and not tensors; nothing of it was run",
-            hint="save the model's `state_dict()` instead",
-        )
-    if isinstance(value, dict):
-        for named in (value, *(value.get(wrapper) for wrapper in WRAPPERS)):
-            if isinstance(named, dict) and any(isinstance(item, np.ndarray) for item in named.values()):
-                return {str(name): item for name, item in named.items() if isinstance(name, str)}, value
-        for wrapper in WRAPPERS:
-            if isinstance(value.get(wrapper), Inert):
-                return _state_dict(path, value[wrapper])
-    raise UserError(f"{path}: holds no tensors by name", hint="save the model's `state_dict()`")
-
-
-def _without_prefix(named: dict[str, Any]) -> dict[str, Any]:
-    for prefix in PREFIXES:
-        if named and all(name.startswith(prefix) for name in named):
-            return _without_prefix({name.removeprefix(prefix): item for name, item in named.items()})
-    return named
 
 
 def _as_array(path: Path, name: str, item: Any) -> Array:

@@ -5,13 +5,40 @@ from typing import Any
 
 from maskrcnn.errors import UserError
 from maskrcnn.weights.source import Source
-from maskrcnn.weights.sources import detectron2, mmdetection, torchvision
+from maskrcnn.weights.sources import (
+    caffe2,
+    detectron2,
+    maskrcnn_benchmark,
+    mindspore,
+    mmdetection,
+    segmentoly,
+    tensorrtx,
+    torchvision,
+)
 
-SOURCES = {source.name: source for source in (torchvision.SOURCE, detectron2.SOURCE, mmdetection.SOURCE)}
+SOURCES = {
+    source.name: source
+    for source in (
+        torchvision.SOURCE,
+        mmdetection.SOURCE,
+        maskrcnn_benchmark.SOURCE,
+        caffe2.SOURCE,
+        caffe2.C4_SOURCE,
+        segmentoly.SOURCE,
+        tensorrtx.SOURCE,
+        tensorrtx.PYRAMID_SOURCE,
+        detectron2.SOURCE,  # after those that have its names and more
+        mindspore.SOURCE,
+        mindspore.ZOO_SOURCE,
+    )
+}
 
 
 def recognise(tensors: Mapping[str, Any], place: str) -> Source:
     """The source whose fingerprint is in the names. Raises UserError when it is none that is converted."""
+    for sign, sentence, hint in _NOT_PLAIN:
+        if any(name.startswith(sign) for name in tensors):
+            raise UserError(f"{place}: {sentence}", hint=hint)
     for source in SOURCES.values():
         if source.fingerprint <= tensors.keys():
             return source
@@ -25,6 +52,20 @@ def recognise(tensors: Mapping[str, Any], place: str) -> Source:
     )
 
 
+def source_named(name: str, tensors: Mapping[str, Any]) -> Source:
+    """The source of that name, or its kind that has these names: `caffe2` stands for `caffe2-c4` too."""
+    kinds = (source for kind, source in SOURCES.items() if kind.startswith(f"{name}-"))
+    return next((source for source in kinds if source.fingerprint <= tensors.keys()), SOURCES[name])
+
+
+# With the names of a source, but of another network.
+_NOT_PLAIN = (
+    (
+        "bupa.",
+        "is a PANet of segmentoly (instance-segmentation-security), not a plain Mask R-CNN",
+        "convert one of its ResNet FPN or C4 models",
+    ),
+)
 _OTHERS = (
     ("rpn.objectness.", "is a maskrcnn model already", "use it as it is: `maskrcnn predict MODEL PHOTO`"),
     (
@@ -33,11 +74,13 @@ _OTHERS = (
         "upgrade it with mmdetection 2.x first",
     ),
     (
-        "roi_heads.box.predictor",
-        "is of maskrcnn-benchmark, which is not converted",
-        "convert a detectron2 checkpoint",
+        "roi_heads.box.",
+        "is a detector of maskrcnn-benchmark without a mask head or of another kind",
+        "give the checkpoint of a Mask R-CNN",
     ),
-    ("conv1_w", "is a Caffe2 file of Detectron, which is not converted", "convert it with detectron2 first"),
+    ("cls_score_w", "is a detector of Detectron of another kind", "give the checkpoint of a Mask R-CNN"),
+    ("conv1_w", "is a bare trunk of Detectron", "give the checkpoint of a whole Mask R-CNN"),
+    ("stages.stage_0.", "is a bare trunk of segmentoly", "give the checkpoint of a whole Mask R-CNN"),
     ("bbox_head.", "is a detector of mmdetection without a mask head", "give the checkpoint of a Mask R-CNN"),
     ("layer1.", "is a bare trunk", "give the checkpoint of a whole Mask R-CNN"),
     ("stem.conv1", "is a bare trunk", "give the checkpoint of a whole Mask R-CNN"),

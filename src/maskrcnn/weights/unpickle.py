@@ -6,6 +6,7 @@ any other name becomes an `Inert` note that is never imported, called or given a
 """
 
 import math
+import mmap
 import pickletools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -109,15 +110,25 @@ def unpickle(stream: Any, storages: dict[str, Storage] | None = None) -> Any:
     """
     machine = _Machine(storages={} if storages is None else storages)
     try:
-        for opcode, argument, _ in pickletools.genops(stream):
+        for opcode, argument, position in pickletools.genops(stream):
             if opcode.name == "STOP":
                 return machine.stack.pop()
-            _step(machine, opcode.name, argument)
+            _step(machine, opcode.name, _as_it_lies(stream, opcode.name, argument, position or 0))
     except _FAULTS as error:
         raise Malformed(str(error) or type(error).__name__) from error
     raise Malformed("it has no end")
 
 
+def _as_it_lies(stream: Any, name: str, argument: Any, position: int) -> Any:
+    """A long string as a view of the mapped file; the string itself would be kept beside its array."""
+    if name not in _HEADERS or len(argument) < LONG or not isinstance(stream, mmap.mmap):
+        return argument
+    start = position + _HEADERS[name]
+    return memoryview(stream)[start : start + len(argument)]
+
+
+LONG = 2**20
+_HEADERS = {"BINSTRING": 5, "BINBYTES": 5, "BINBYTES8": 9}
 _FAULTS = (ValueError, LookupError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError)
 
 
@@ -268,7 +279,7 @@ def _array(content: Any, dtype: Dtype, shape: Any, order: str) -> PickledArray:
     kind = _numpy_dtype(dtype)
     if kind is None:
         return PickledArray()
-    raw = content.encode("latin-1") if isinstance(content, str) else bytes(content)
+    raw = memoryview(content.encode("latin-1") if isinstance(content, str) else content)
     sides = _whole_numbers(shape)
     if math.prod(sides) * kind.itemsize != len(raw):
         raise Malformed(f"an array of shape {sides} has {len(raw)} bytes")
