@@ -153,7 +153,8 @@ class Conventions:
     roi_samples: sampling points per bin and side, 0 for ceil(roi side / bins).
     delta_limit: box deltas of width and height are limited to it; exp() of an untrained one overflows.
     clamp_shrinking: box deltas of width and height are limited to -delta_limit from below as well.
-    detection_min_size: detections with a side below it are dropped (network pixels).
+    detection_min_size: detections with a side below it are dropped before the best are taken (network
+        pixels); 0 drops none, not even those that clipping has emptied.
     clip_to_image: boxes are clipped again in image pixels and empty ones dropped.
     detection_order: detections are given best score first, or class by class, best first in each class.
     mask_paste: `pixel_centres` samples the mask at pixel centres over the float box, >= threshold;

@@ -72,6 +72,16 @@ def test_a_safetensors_file_has_its_values(tmp_path: Path) -> None:
     assert_like_torch(read_checkpoint(tmp_path / "x.safetensors").tensors)
 
 
+@pytest.mark.parametrize("length", range(0x70, 0x98, 8))
+def test_a_safetensors_header_may_be_as_long_as_the_number_that_begins_a_pickle(
+    tmp_path: Path, length: int
+) -> None:
+    header = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
+    contents = length.to_bytes(8, "little") + header + np.float32(2.5).tobytes()
+    (tmp_path / "x.safetensors").write_bytes(contents)
+    assert read_checkpoint(tmp_path / "x.safetensors").tensors["x"].tolist() == [2.5]
+
+
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_wrappers_and_prefixes_of_training_code_are_taken_off(

@@ -1,20 +1,36 @@
-"""`maskrcnn convert`: a checkpoint of another project becomes a model file."""
+"""`maskrcnn convert`: a checkpoint of another project becomes a model file, or with --to the reverse."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskrcnn.errors import UserError
+
 if TYPE_CHECKING:
-    from maskrcnn.weights.convert import Report
+    from collections.abc import Iterable, Mapping
+
+    from maskrcnn.weights.convert import Report, RowCount
+    from maskrcnn.weights.convert_back import BackReport
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Checkpoint of torchvision, detectron2 or mmdetection.")],
-    out: Annotated[Path, typer.Argument(help="Model file to write, ending in .safetensors.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Checkpoint of another tool, or one of the zoo; with --to a model file, or `example`.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Model file to write, ending in .safetensors; with --to as it says."
+        ),
+    ],
     origin: Annotated[
         str | None,
-        typer.Option("--from", help="torchvision, detectron2 or mmdetection; recognised when left out."),
+        typer.Option("--from", help="Source of the checkpoint, as `torchvision`; recognised when left out."),
     ] = None,
     style: Annotated[
         str | None,
@@ -28,29 +44,77 @@ def convert(
         Path | None,
         typer.Option(help="The model's own config: config.yaml of detectron2, dumped .py of mmdetection."),
     ] = None,
+    averaged: Annotated[
+        bool, typer.Option("--ema", help="Take the moving average of the weights, where the file holds one.")
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", help="A setting of the model file, such as model.rpn.post_nms=300; repeatable."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            help="Write a checkpoint of torchvision, detectron2, mmdetection or maskrcnn-benchmark (.pth), "
+            "detectron2 (.pkl), wts (.wts) or mindspore (.ckpt).",
+        ),
+    ] = None,
+    allow_differences: Annotated[
+        bool,
+        typer.Option(
+            "--allow-differences",
+            help="With --to: write although the other tool computes some things otherwise.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Convert a checkpoint of torchvision, detectron2 or mmdetection into a model file."""
+    """Make a model file of another tool's checkpoint, or with --to such a checkpoint of a model file."""
     import json
 
-    from maskrcnn.weights.convert import convert as convert_file
+    from_only = {
+        "--from": origin,
+        "--style": style,
+        "--classes": classes,
+        "--source-config": source_config,
+        "--ema": averaged,
+        "--set": settings,
+    }
+    _refuse_mixture(target, from_only, allow_differences)
+    if target is None:
+        from maskrcnn.weights.convert import convert as convert_file
 
-    report = convert_file(
-        source,
-        out,
-        origin=origin,
-        style=style,
-        classes=classes,
-        source_config=source_config,
-        settings=settings or (),
-    )
-    print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report_lines(report, out)))
+        report = convert_file(
+            source,
+            out,
+            origin=origin,
+            style=style,
+            classes=classes,
+            source_config=source_config,
+            averaged=averaged,
+            settings=settings or (),
+        )
+        print(json.dumps(report.to_json(), indent=2) if as_json else "\n".join(report_lines(report, out)))
+        return
+    from maskrcnn.predict import model_path
+    from maskrcnn.weights.convert_back import convert_back
+
+    back = convert_back(model_path(str(source)), out, target, allow_differences=allow_differences)
+    print(json.dumps(back.to_json(), indent=2) if as_json else "\n".join(back_report_lines(back, out)))
+
+
+def _refuse_mixture(target: str | None, from_only: "Mapping[str, object]", allow_differences: bool) -> None:
+    if target is None:
+        if allow_differences:
+            raise UserError("--allow-differences goes with --to", hint="leave it out, or say --to what")
+        return
+    wrong = [option for option, value in from_only.items() if value]
+    if wrong:
+        raise UserError(
+            f"{', '.join(wrong)} {'do' if len(wrong) > 1 else 'does'} not go with --to {target}",
+            hint="a model file knows it already; convert its checkpoint again to change it",
+        )
 
 
 def report_lines(report: "Report", out: Path) -> list[str]:
@@ -59,21 +123,42 @@ def report_lines(report: "Report", out: Path) -> list[str]:
     origin, preprocess = spec.origin, spec.preprocess
     named = sum(bool(name) for name in spec.classes.names)
     size = f"{preprocess.channels.upper()}, {preprocess.filter} resize {preprocess.short}/{preprocess.long}"
-    widths = [
-        max(len(text) for text in column)
-        for column in zip(*((r.theirs, r.ours) for r in report.rows), strict=True)
-    ]
     lines = [
         f"{origin.source} {report.architecture}, {named} classes, {size} · "
         f"{report.tensors} tensors, every one placed · sha256 {origin.sha256[:12]}",
-        *(
-            f"{row.tensors:5d}  {row.theirs:{widths[0]}}  {row.ours:{widths[1]}}"
-            + (f"  {row.op}" if row.op != "same" else "")
-            for row in report.rows
-        ),
+        *_row_lines((row.theirs, row.ours, row) for row in report.rows),
         "conventions: " + ", ".join(f"{name} {value}" for name, value in _conventions(report)),
     ]
     return [*lines, *(f"note: {note}" for note in report.notes), f"-> {out}"]
+
+
+def back_report_lines(report: "BackReport", out: Path) -> list[str]:
+    """For a person: one line that says it all, the rows, what is different there, and what to tell it."""
+    classes = report.spec.model.classes
+    count = len(report.differences)
+    known = f"{count or 'no'} difference{'s' * (count > 1)}"
+    lines = [
+        f"{report.target} {report.architecture}, {classes} classes · {report.tensors} tensors · {known} · "
+        f"sha256 of the model {report.sha256[:12]}",
+        *_row_lines((row.ours, row.theirs, row) for row in report.rows),
+        *(f"difference: {difference}" for difference in report.differences),
+        *(f"note: {note}" for note in report.notes),
+    ]
+    if report.config:
+        lines += [f"config: {report.where}", *(f"    {line}".rstrip() for line in report.config.splitlines())]
+    return [*lines, f"-> {out}"]
+
+
+def _row_lines(rows: "Iterable[tuple[str, str, RowCount]]") -> list[str]:
+    """How many tensors, from what name to what name, and how."""
+    rows = list(rows)
+    before = max(len(name) for name, _, _ in rows)
+    after = max(len(name) for _, name, _ in rows)
+    ops = ("" if row.op == "same" else row.op for _, _, row in rows)
+    return [
+        f"{row.tensors:5d}  {ours:{before}}  {theirs:{after}}  {op}".rstrip()
+        for (ours, theirs, row), op in zip(rows, ops, strict=True)
+    ]
 
 
 def _conventions(report: "Report") -> list[tuple[str, str]]:

@@ -72,7 +72,8 @@ class BoxHead(nn.Module):
         )
         plus_one = habits.plus_one and habits.plus_one_overlaps
         boxes = clip(moved, size, plus_one).expand(-1, -1, self.classes, -1)
-        scores = scores * large_enough(boxes, habits.detection_min_size, plus_one)
+        if habits.detection_min_size > 0:
+            scores = scores * large_enough(boxes, habits.detection_min_size, plus_one)
         labels = torch.arange(self.classes, device=boxes.device).expand(scores.shape)
         return self._without_overlaps(boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
 

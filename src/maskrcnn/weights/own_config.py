@@ -187,6 +187,7 @@ _MMDETECTION: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
     ("test_cfg.rcnn.nms.iou_thr", "model.box_head.nms_iou", float),
     ("test_cfg.rcnn.nms.iou_threshold", "model.box_head.nms_iou", float),
     ("test_cfg.rcnn.max_per_img", "model.box_head.detections", int),
+    ("backbone.norm_cfg.eps", "model.backbone.norm_eps", float),
     ("roi_head.bbox_roi_extractor.roi_layer.sample_num", "model.conventions.roi_samples", int),
     ("roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", "model.conventions.roi_samples", int),
     ("roi_head.bbox_roi_extractor.roi_layer.aligned", "model.conventions.roi_aligned", bool),

@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path, averaged: bool = False) -> Checkpoint:
     try:
         if start[:4] == b"PK\x03\x04":
             container, value = "torch zip", _read_zip(path, content)
-        elif start[:1] == b"\x80":
+        elif start[:1] == b"\x80" and start[4:9] != b"\0\0\0\0{":  # a header's length may begin so too
             container, value = _read_pickle(content)
         elif start[8:9] == b"{":
             container, value = "safetensors", _read_safetensors(content)
