@@ -125,3 +125,9 @@ def test_an_environment_whose_making_was_interrupted_is_made_again(tmp_path: Pat
     pip = subprocess.run([tmp_path / "env" / "bin" / "python", "-m", "pip", "--version"], check=False)
     assert pip.returncode == 0
     assert make_venv(tmp_path).stdout == ""
+
+
+def test_no_public_name_is_hidden_by_a_module_of_its_name() -> None:
+    text = "from maskrcnn import draw, open_model, read_image; print(draw, open_model, read_image)"
+    checked = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert checked.stdout.count("<function ") == 3

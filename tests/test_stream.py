@@ -129,7 +129,7 @@ def test_few_images_are_in_memory_at_a_time(files: list[ImageFile], monkeypatch:
     def write(found: Found) -> None:
         time.sleep(0.005)
 
-    monkeypatch.setattr("maskrcnn.stream.read_image", read)
+    monkeypatch.setattr("maskrcnn.images.read_image", read)
     monkeypatch.setattr(Predictor, "prepare", _prepared)
     assert len(list(predict_files(Predictor(Sizes(), batch=2), files[:1] * 100, write))) == 100
     assert most[0] <= 12

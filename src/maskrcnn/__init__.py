@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskrcnn.detections import Detections
-    from maskrcnn.draw import draw
+    from maskrcnn.drawing import draw
     from maskrcnn.errors import UserError
     from maskrcnn.images import read_image
     from maskrcnn.predict import Predictor, open_model
@@ -20,7 +20,7 @@ _HOMES = {
     "Predictor": "maskrcnn.predict",
     "Spec": "maskrcnn.spec",
     "UserError": "maskrcnn.errors",
-    "draw": "maskrcnn.draw",
+    "draw": "maskrcnn.drawing",
     "open_model": "maskrcnn.predict",
     "read_image": "maskrcnn.images",
 }

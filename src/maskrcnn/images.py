@@ -5,7 +5,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,21 @@ EXIF_ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image to read. name: `/` between parts; relative to a searched folder, else the bare name."""
+    """One image to read. path: unlike that of every other image, also where it is no file on the disk.
+
+    name: `/` between parts; relative to a searched folder, else the bare name.
+    load: gives its pixels where path is no file: a member of an archive, an address, a frame of a video.
+    place: how a user names it, where that is not its path.
+    """
 
     path: Path
     name: str
+    load: Callable[[], np.ndarray] | None = None
+    place: str = ""
+
+    def read(self) -> np.ndarray:
+        """uint8 (H, W, 3) RGB, upright. Raises UserError for what is no readable image."""
+        return read_image(self.path) if self.load is None else self.load()
 
 
 def find_images(sources: Iterable[str | Path], skip: Path | None = None) -> list[ImageFile]:
@@ -122,7 +133,10 @@ def _images_of(source: str, skip: Path | None) -> list[ImageFile]:
     else:
         raise UserError(f"{shown(source)}: no such file or folder", hint="check the path")
     if not found:
-        raise UserError(f"{shown(source)}: holds no image", hint=f"{READABLE} are found here by their suffix")
+        raise UserError(
+            f"{shown(source)}: holds no image",
+            hint=f"{READABLE} are found here by their suffix; name videos and archives themselves",
+        )
     return sorted(found, key=lambda image: natural_order(image.name))
 
 

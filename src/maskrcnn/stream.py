@@ -13,7 +13,7 @@ import numpy as np
 
 from maskrcnn.detections import Detections
 from maskrcnn.errors import UserError
-from maskrcnn.images import ImageFile, read_image
+from maskrcnn.images import ImageFile
 from maskrcnn.predict import Predictor, Prepared
 
 Given = TypeVar("Given")
@@ -51,14 +51,20 @@ class Finished(Generic[Made]):
 
 
 def predict_files(
-    predictor: Predictor, files: Iterable[ImageFile], write: Callable[[Found], Made], keep_images: bool = True
+    predictor: Predictor,
+    files: Iterable[ImageFile],
+    write: Callable[[Found], Made],
+    keep_images: bool = True,
+    overlap: bool = True,
 ) -> Iterator[Finished[Made] | Unreadable]:
     """Every file in order, read and written by threads while the network runs in the caller's.
 
     A file that cannot be read does not stop the others; what `write` raises does. At most about two batches
-    of images are in memory, however many files there are.
+    of images are in memory, however many files there are. overlap: begin with further files before one is
+    done; without it each outcome comes as early as it can, as a camera needs.
     """
     workers = min(4, os.cpu_count() or 1)
+    window = predictor.batch + 1 if overlap else 1
 
     def read(file: ImageFile) -> _Read | Unreadable:
         return _read(file, predictor, keep_images)
@@ -69,8 +75,9 @@ def predict_files(
         written = write(found)
         return Finished(Found(found.file, None, found.detections, found.milliseconds), written)
 
-    ahead = in_order(read, files, workers, window=predictor.batch + 1)
-    yield from in_order(finish, _detect(predictor, ahead), workers, window=predictor.batch + 1)
+    ahead = in_order(read, files, workers, window)
+    found = _detect(predictor, ahead, predictor.batch if overlap else 1)
+    yield from in_order(finish, found, workers, window)
 
 
 def in_order(
@@ -103,7 +110,7 @@ class _Read:
 
 def _read(file: ImageFile, predictor: Predictor, keep_image: bool) -> _Read | Unreadable:
     try:
-        image = read_image(file.path)
+        image = file.read()
     except UserError as error:
         return Unreadable(file, error)
     start = time.perf_counter()
@@ -111,10 +118,12 @@ def _read(file: ImageFile, predictor: Predictor, keep_image: bool) -> _Read | Un
     return _Read(file, image if keep_image else None, prepared, 1000 * (time.perf_counter() - start))
 
 
-def _detect(predictor: Predictor, read: Iterable[_Read | Unreadable]) -> Iterator[Found | Unreadable]:
+def _detect(
+    predictor: Predictor, read: Iterable[_Read | Unreadable], together: int
+) -> Iterator[Found | Unreadable]:
     """Run the network on groups of files, which stay in order."""
     read = iter(read)
-    while group := list(islice(read, predictor.batch)):
+    while group := list(islice(read, together)):
         start = time.perf_counter()
         good = [each for each in group if isinstance(each, _Read)]
         found = iter(predictor.detect([each.prepared for each in good]) if good else [])

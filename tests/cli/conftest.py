@@ -1,12 +1,14 @@
 """A small model file, photographs, and the command line run in this process."""
 
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from commands import Ran, Run
+from finds import Finds
 
 from maskrcnn.config import BackboneConfig, BoxHeadConfig, FPNConfig, MaskHeadConfig, ModelConfig, RPNConfig
 from maskrcnn.spec import Classes, Origin, Preprocess, Spec
@@ -69,3 +71,30 @@ def photographs(tmp_path: Path) -> Path:
         image = cv2.resize(colours.integers(0, 256, (6, 6, 3), np.uint8), size[::-1])
         cv2.imwrite(str(folder / name), image)
     return folder
+
+
+@pytest.fixture
+def finds(monkeypatch: pytest.MonkeyPatch) -> Finds:
+    """The engine of every model file."""
+    from maskrcnn.predict import Predictor
+
+    backend = Finds()
+    monkeypatch.setattr("maskrcnn.predict.open_model", lambda *_: Predictor(backend))
+    return backend
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: clip.mp4 of ten frames, three photographs, an archive of two."""
+    pytest.importorskip("av")
+    from films import film
+
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "clip.mp4", sound="aac")
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        cv2.imwrite(f"photos/{number}.jpg", np.full((48, 64, 3), 80 * number, np.uint8))
+    with zipfile.ZipFile("more.zip", "w") as file:
+        file.write("photos/0.jpg", "a/one.jpg")
+        file.write("photos/1.jpg", "../two.jpg")
+    return tmp_path

@@ -58,14 +58,13 @@ def describe(model: str) -> Description:
 
     from maskrcnn.flops import count_stages
     from maskrcnn.predict import model_path
-    from maskrcnn.preprocess import resized_size
+    from maskrcnn.preprocess import padded_size, resized_size
     from maskrcnn.weights.model_file import read_header, read_spec
 
     path = model_path(model)
     spec = read_spec(path)
     shapes = {name: tuple(entry["shape"]) for name, entry in read_header(path).items() if "shape" in entry}
-    multiple = spec.preprocess.pad_multiple
-    height, width = (-(-side // multiple) * multiple for side in resized_size(PHOTOGRAPH, spec.preprocess))
+    height, width = padded_size(resized_size(PHOTOGRAPH, spec.preprocess), spec.preprocess)
     proposals, detections = spec.model.rpn.post_nms, spec.model.box_head.detections
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -138,6 +137,8 @@ def resizing(spec: "Spec") -> str:
         "stretch": f"stretched to {rule.short} x {rule.long}",
     }[rule.resize]
     padding = f"padded to {rule.pad_multiple}" if rule.pad_multiple > 1 else "not padded"
+    if rule.resize == "fit_window" and rule.pad_to_window:
+        padding = f"padded to {rule.short} x {rule.long}"
     return f"{size} ({rule.size_rule} rounding), {rule.filter} filter, {rule.channels.upper()}, {padding}"
 
 

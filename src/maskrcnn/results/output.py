@@ -1,12 +1,13 @@
 """Where the results of a run go and which files are written for each image."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.detections import Detections
-from maskrcnn.draw import draw
+from maskrcnn.drawing import draw
 from maskrcnn.errors import UserError
 from maskrcnn.images import ImageFile
 from maskrcnn.results import files
@@ -63,6 +64,12 @@ class Output:
                     f"--out {shown(self.folder)}: the results would take the place of {shown(image.path)}",
                     hint="choose another folder",
                 )
+
+    def only(self, kinds: tuple[str, ...]) -> "Output":
+        """The same run, whose shared files grow on, writing some kinds only."""
+        other = copy(self)
+        object.__setattr__(other, "kinds", kinds)
+        return other
 
     def write(self, found: Found) -> Written:
         """Write the files of one image, each whole or not at all, and its share of the files of the run.

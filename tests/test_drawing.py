@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.detections import Detections
-from maskrcnn.draw import (
+from maskrcnn.drawing import (
     INK,
     Label,
     class_colour,

@@ -23,10 +23,11 @@ INK = (18, 18, 18)
 FINE = 4  # letters are drawn this many times larger than needed
 
 
-def draw(image: np.ndarray, detections: Detections, boxes: bool = False) -> np.ndarray:
+def draw(image: np.ndarray, detections: Detections, boxes: bool = False, scores: bool = True) -> np.ndarray:
     """A copy of image, uint8 (H, W, 3) RGB, with the masks, contours and labels of detections in its pixels.
 
-    boxes: draw the boxes as well. Lines and text grow with the image: a picture looks the same at any size.
+    boxes: draw the boxes as well. scores: write them after the names. Lines and text grow with the image: a
+    picture looks the same at any size.
     """
     canvas = image.copy()
     colours = instance_colours(detections)
@@ -37,7 +38,7 @@ def draw(image: np.ndarray, detections: Detections, boxes: bool = False) -> np.n
     if boxes:
         for box, colour in zip(detections.boxes, colours, strict=True):
             _draw_box(canvas, box, colour, line)
-    for label in place_labels(detections):
+    for label in place_labels(detections, scores):
         _draw_label(canvas, label, colours[label.index])
     return canvas
 
@@ -82,7 +83,7 @@ class Label:
     height: int
 
 
-def place_labels(detections: Detections) -> list[Label]:
+def place_labels(detections: Detections, scores: bool = True) -> list[Label]:
     """Labels inside the image, at the tops of their masks where possible, clear of small objects.
 
     Better detections choose first. A label that would hide part of another is left out, as is one that does
@@ -91,7 +92,7 @@ def place_labels(detections: Detections) -> list[Label]:
     placed = np.zeros((0, 4))
     labels = []
     for index, (name, score) in enumerate(zip(detections.names(), detections.scores, strict=True)):
-        text = f"{name} {score:.2f}"
+        text = f"{name} {score:.2f}" if scores else name
         fitted = _fit(text, detections.size)
         if fitted is None:
             continue

@@ -1,0 +1,1 @@
+"""Where pictures come from besides image files: archives, addresses, videos and cameras."""
