@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.augment import Augment
-from maskrcnn.data.batches import BatchMaker, epoch_order, in_threads, to_network
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.batches import BatchMaker, in_threads, to_network
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.sample import Sample
+from maskrcnn.data.sampling import epoch_order
+from maskrcnn.data.shapes import pack
 from maskrcnn.spec import Classes, Preprocess
 
 HALF = Preprocess(short=20, long=40)
@@ -66,7 +68,7 @@ def dataset(tmp_path: Path) -> Dataset:
         box,
         0 * ones,
         ones == 0,
-        ((polygon,),) * 3,
+        pack([[polygon.ravel().tolist()]] * 3),
         Classes(("thing",), (1,)),
     )
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskrcnn.data.coco import Dataset, read_coco
+from maskrcnn.data.dataset import Dataset, dataset_of
+from maskrcnn.data.formats import coco
 from maskrcnn.errors import UserError
 
 
@@ -35,7 +36,7 @@ def content() -> dict[str, Any]:
 
 def read(folder: Path, values: object) -> Dataset:
     (folder / "instances.json").write_text(json.dumps(values))
-    return read_coco(folder / "instances.json", folder)
+    return dataset_of(coco.read(folder / "instances.json", folder))
 
 
 def test_labels_follow_the_ids_and_annotations_their_image(tmp_path: Path) -> None:
@@ -93,4 +94,4 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, values: object, me
 def test_text_that_is_no_json_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        read_coco(tmp_path / "instances.json", tmp_path)
+        dataset_of(coco.read(tmp_path / "instances.json", tmp_path))

@@ -9,7 +9,8 @@ import pytest
 from pycocotools import mask as rle
 
 from maskrcnn.data.augment import tight_boxes
-from maskrcnn.data.coco import read_coco
+from maskrcnn.data.dataset import dataset_of
+from maskrcnn.data.formats import coco
 from maskrcnn.data.sample import load
 
 pytestmark = pytest.mark.data
@@ -29,7 +30,7 @@ def test_every_mask_of_thirty_photographs_equals_pycocotools_and_fills_its_box(
     data_dir: Path, name: str
 ) -> None:
     folder = data_dir / name
-    dataset = read_coco(folder / "instances.json", folder / "images")
+    dataset = dataset_of(coco.read(folder / "instances.json", folder / "images"))
     annotations = json.loads((folder / "instances.json").read_text())["annotations"]
     compared = 0
     for index in range(30):

@@ -1,21 +1,26 @@
 """Random views of a training image, all in image pixels; resizing is the model's own preprocessing, later."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from maskrcnn.data.sample import Sample
+from maskrcnn.spec import Preprocess
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Augment:
-    """flip: probability of a mirror image. crop: probability of cutting out a part.
+    """Random views.
 
+    flip: probability of a mirror image.
+    crop: probability of cutting out a part.
     crop_area: smallest part, as a share of the image.
     jitter: brightness, contrast and saturation change by up to this share, each on its own.
     visible: an instance of which a cut leaves a smaller share becomes a crowd region, which teaches nothing.
+    zoom: least and greatest scale of large-scale jitter (Ghiasi et al. 2021: 0.1 to 2): above 1 a part is cut
+        out and fills the network's size, below 1 the image is as much smaller than it.
     """
 
     flip: float = 0.5
@@ -23,6 +28,7 @@ class Augment:
     crop_area: float = 0.25
     jitter: float = 0.0
     visible: float = 0.25
+    zoom: tuple[float, float] | None = None
 
 
 def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
@@ -40,6 +46,20 @@ def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample
             sample.masks,
         )
     return sample
+
+
+def zoomed(
+    sample: Sample, preprocess: Preprocess, zoom: tuple[float, float], rng: np.random.Generator
+) -> tuple[Sample, Preprocess]:
+    """A sample at a random scale of its size in the network: what is left of it, and how it is resized."""
+    scale = rng.uniform(*zoom)
+    if scale <= 1:
+        short, long = (max(1, round(side * scale)) for side in (preprocess.short, preprocess.long))
+        return sample, replace(preprocess, short=short, long=long)
+    height, width = (max(1, round(side / scale)) for side in sample.image.shape[:2])
+    y = int(rng.integers(0, sample.image.shape[0] - height + 1))
+    x = int(rng.integers(0, sample.image.shape[1] - width + 1))
+    return cut_out(sample, x, y, x + width, y + height, visible=0.0), preprocess
 
 
 def mirror(sample: Sample) -> Sample:

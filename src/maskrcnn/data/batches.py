@@ -7,14 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from maskrcnn.data.augment import Augment, augment
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.augment import Augment, augment, zoomed
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.sample import Sample, load
+from maskrcnn.data.sampling import epoch_order, repeat_factors
 from maskrcnn.preprocess import batch as stack
 from maskrcnn.preprocess import prepare
 from maskrcnn.spec import Preprocess
@@ -39,11 +41,16 @@ class Instances:
 
 @dataclass(frozen=True)
 class Batch:
-    """image (B, 3, H, W) and size (B, 2) as the network takes them, and the instances of each image."""
+    """image (B, 3, H, W) and size (B, 2) as the network takes them, and the instances of each image.
+
+    images: rows of the data set. places: of each image in the batch of all processes.
+    """
 
     image: Array
     size: Array
     instances: tuple[Instances, ...]
+    images: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class BatchMaker:
 
     shorts: short sides in network pixels by equal parts of `steps`, one of a part's is drawn for each batch;
         empty for the preprocessing's own.
+    repeat: images of classes in less than this share of the images come more often; 0 for never.
     """
 
     dataset: Dataset
@@ -61,43 +69,62 @@ class BatchMaker:
     shorts: tuple[tuple[int, ...], ...] = ()
     steps: int = 1
     seed: int = 0
+    repeat: float = 0.0
 
     def __call__(self, step: int) -> Batch:
         """The batch of this step."""
-        per_epoch = max(1, len(self.dataset) // self.batch)
-        chosen = epoch_order(self.dataset.sizes, self.batch, self.seed, step // per_epoch)[step % per_epoch]
-        rng = np.random.default_rng((self.seed, 1, step))
-        preprocess = self.preprocess
-        if self.shorts:
-            part = min(len(self.shorts) - 1, step * len(self.shorts) // self.steps)
-            short = int(rng.choice(self.shorts[part]))
-            preprocess = replace(
-                preprocess, short=short, long=round(preprocess.long * short / preprocess.short)
-            )
-        prepared = [
-            to_network(augment(load(self.dataset, int(i)), self.augment, rng), preprocess) for i in chosen
-        ]
+        return self.part(step, range(len(self.chosen(step))))
+
+    def chosen(self, step: int) -> Array:
+        """Rows of the images of a step's whole batch."""
+        order = self._epoch(step // self.steps_per_epoch)
+        return order[step % self.steps_per_epoch]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one pass over the data set."""
+        return max(1, len(self.dataset) // self.batch)
+
+    def part(self, step: int, places: Iterable[int]) -> Batch:
+        """Some of a step's images, as they are whichever the others are."""
+        chosen, preprocess = self.chosen(step), self._preprocess(step)
+        places = [place for place in places if place < len(chosen)]
+        prepared = [self._prepared(int(chosen[place]), step, place, preprocess) for place in places]
         image, size = stack([planes for planes, _ in prepared], preprocess)
-        return Batch(image, size, tuple(instances for _, instances in prepared))
+        instances = tuple(instances for _, instances in prepared)
+        return Batch(image, size, instances, tuple(int(chosen[place]) for place in places), tuple(places))
 
+    def _prepared(self, row: int, step: int, place: int, preprocess: Preprocess) -> tuple[Array, Instances]:
+        rng = np.random.default_rng((self.seed, 1, step, place))
+        sample = augment(load(self.dataset, row), self.augment, rng)
+        if self.augment.zoom is not None:
+            sample, preprocess = zoomed(sample, preprocess, self.augment.zoom, rng)
+        return to_network(sample, preprocess)
 
-def epoch_order(sizes: Array, batch: int, seed: int, epoch: int) -> list[Array]:
-    """sizes (I, 2) -> rows of images, `batch` at a time, each image once but for a remainder.
+    def _preprocess(self, step: int) -> Preprocess:
+        if not self.shorts:
+            return self.preprocess
+        part = min(len(self.shorts) - 1, step * len(self.shorts) // self.steps)
+        short = int(np.random.default_rng((self.seed, 3, step)).choice(self.shorts[part]))
+        scale = short / self.preprocess.short
+        return replace(self.preprocess, short=short, long=round(self.preprocess.long * scale))
 
-    Upright and wide images are kept apart where possible, which saves padding.
-    """
-    rng = np.random.default_rng((seed, 0, epoch))
-    order = rng.permutation(len(sizes))
-    upright = sizes[order, 0] > sizes[order, 1]
-    groups = [order[upright], order[~upright]]
-    rest = np.concatenate([group[len(group) // batch * batch :] for group in groups])
-    full = [
-        group[start : start + batch] for group in groups for start in range(0, len(group) - batch + 1, batch)
-    ]
-    full += [rest[start : start + batch] for start in range(0, len(rest) - batch + 1, batch)]
-    if not full:
-        full = [order]
-    return [full[i] for i in rng.permutation(len(full))]
+    def _epoch(self, epoch: int) -> list[Array]:
+        order = self._orders.get(epoch)
+        if order is None:
+            order = epoch_order(self.dataset.sizes, self.batch, self.seed, epoch, self._factors)
+            # Threads ask for neighbouring steps, of two epochs at most.
+            self._orders.update({epoch: order})
+            self._orders.pop(epoch - 2, None)
+        return order
+
+    @cached_property
+    def _orders(self) -> dict[int, list[Array]]:
+        return {}
+
+    @cached_property
+    def _factors(self) -> Array | None:
+        return repeat_factors(self.dataset, self.repeat) if self.repeat > 0 else None
 
 
 def to_network(sample: Sample, preprocess: Preprocess) -> tuple[Array, Instances]:

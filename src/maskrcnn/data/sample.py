@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as rle
 
-from maskrcnn.data.coco import Dataset, Segmentation
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.shapes import Segmentation
 from maskrcnn.errors import UserError
 from maskrcnn.images import read_image
 
@@ -41,8 +42,8 @@ def load(dataset: Dataset, index: int) -> Sample:
         )
     rows = dataset.rows(index)
     masks = np.zeros((rows.stop - rows.start, *size), np.uint8)
-    for row, segmentation in enumerate(dataset.segmentations[rows]):
-        masks[row] = bitmap(segmentation, (size[0], size[1]))
+    for row, mask in zip(range(rows.start, rows.stop), masks, strict=True):
+        mask[:] = bitmap(dataset.segmentations[row], (size[0], size[1]))
     return Sample(image, dataset.boxes[rows], dataset.labels[rows], dataset.crowd[rows], masks)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.images import read_image
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import BackboneConfig, ModelConfig
 from maskrcnn.data.batches import in_threads
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.model.resnet import ResNet, stage_channels
 from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
 from maskrcnn.training.crops import Crops, cut, draw
