@@ -13,6 +13,7 @@ import pytest
 from commands import Run
 
 import maskrcnn
+from maskrcnn.cli.main import in_words
 from maskrcnn.errors import UserError
 
 PYTHON = (sys.executable, "-c", "from maskrcnn.cli.main import main; main()")
@@ -133,3 +134,10 @@ def test_an_interrupted_prediction_keeps_what_is_done(
 def test_colour_is_left_out_where_it_is_not_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b" not in run("--help").out
+
+
+def test_a_library_of_an_extra_that_is_missing_is_told_with_its_extra() -> None:
+    told = in_words(ModuleNotFoundError("no hotcoco", name="hotcoco"))
+    assert told is not None and told.message == "this needs hotcoco, which is not installed"
+    assert told.hint == 'install it with `pip install "maskrcnn[eval]"`'
+    assert in_words(ModuleNotFoundError("no maskrcnn.oops", name="maskrcnn.oops")) is None

@@ -16,7 +16,8 @@ from maskrcnn.config import (
     ModelConfig,
     RPNConfig,
 )
-from maskrcnn.data.coco import Dataset, read_coco
+from maskrcnn.data.dataset import Dataset, dataset_of
+from maskrcnn.data.formats import coco
 from maskrcnn.spec import Classes, Preprocess, Spec
 
 CLASSES = Classes(("bright", "dark"), (3, 7))
@@ -45,7 +46,7 @@ def draw_shapes(folder: Path, count: int) -> Dataset:
     categories = [{"id": i, "name": name} for name, i in zip(CLASSES.names, CLASSES.ids, strict=True)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "instances.json").write_text(json.dumps(content))
-    return read_coco(folder / "instances.json", folder)
+    return dataset_of(coco.read(folder / "instances.json", folder))
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.model.losses import Losses
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.spec import Spec
 from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.initial import initialise
-from maskrcnn.training.loop import Training, train
+from maskrcnn.training.loop import train
+from maskrcnn.training.recipe import Training
 from maskrcnn.weights.model_file import read_model_file
 
 CPU = torch.device("cpu")
@@ -26,6 +26,7 @@ SHORT = Training(
     batch=2,
     optimizer="adamw",
     learning_rate=2e-3,
+    base_batch=0,
     warm_up=2,
     schedule="hold",
     precision="fp32",
@@ -72,21 +73,21 @@ def test_a_run_in_two_parts_ends_with_the_weights_of_a_run_in_one(
 
 def stop_after(patch: pytest.MonkeyPatch, steps: int) -> None:
     """Ctrl-C in the step after that many."""
-    one_step, done = loop._one_step, []
+    one_update, done = loop.update, []
 
-    def step(*arguments: object) -> Losses | None:
+    def stopping(*arguments: object) -> torch.Tensor | None:
         if len(done) == steps:
             raise KeyboardInterrupt
         done.append(1)
-        return one_step(*arguments)  # type: ignore[arg-type]
+        return one_update(*arguments)  # type: ignore[arg-type]
 
-    patch.setattr(loop, "_one_step", step)
+    patch.setattr(loop, "update", stopping)
 
 
 def test_the_written_model_computes_what_the_averaged_network_computes(
     shapes: Dataset, spec: Spec, tmp_path: Path
 ) -> None:
-    path = train(fresh(spec), spec, shapes, SHORT, tmp_path, CPU)
+    path = train(fresh(spec), spec, shapes, SHORT, tmp_path, CPU).path
     written_spec, state = read_model_file(path)
     assert {written_spec.model.backbone.norm, written_spec.model.fpn.norm} == {"frozen_bn"}
     written, averaged = MaskRCNN(written_spec.model).eval(), MaskRCNN(spec.model).eval()

@@ -9,7 +9,7 @@ import torch
 
 from maskrcnn.data.augment import Augment
 from maskrcnn.data.batches import BatchMaker
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.spec import Spec
 from maskrcnn.training.finish import frozen, write_trained

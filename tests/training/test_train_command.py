@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from maskrcnn.cli.main import app
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.spec import Classes, Spec
@@ -58,8 +58,10 @@ def test_it_trains_two_steps_says_what_it_did_and_resumes(
     out = tmp_path / "run"
     first = run(shapes, start, out, "--steps", "2")
     assert first.exit_code == 0, first.output
-    assert first.stdout.strip() == str(out / "model.safetensors")
-    assert "6 images, 12 objects, 2 classes" in first.stderr
+    assert first.stdout.strip() == str(out / "best.safetensors")
+    assert "5 images, 10 objects, 2 classes; 1 images to evaluate on" in first.stderr
+    assert "learning rate 0.02 at batch 16 -> 0.0025 at batch 2" in first.stderr
+    assert (out / "report.html").stat().st_size > 2000
     assert "box_head.scores.weight" in first.stderr
     again = run(shapes, start, out, "--steps", "3")
     assert again.exit_code == 2 and f"error: {out}: already holds a run" in again.stderr

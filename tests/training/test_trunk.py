@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from maskrcnn.config import BackboneConfig
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.spec import Spec

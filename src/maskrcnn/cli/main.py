@@ -10,14 +10,23 @@ import typer
 from typer.core import TyperGroup
 
 import maskrcnn
+from maskrcnn.cli.compare import compare
 from maskrcnn.cli.convert import convert
+from maskrcnn.cli.data import app as data
+from maskrcnn.cli.eval import evaluate
 from maskrcnn.cli.info import info
+from maskrcnn.cli.network import Terminal
 from maskrcnn.cli.predict import predict
 from maskrcnn.cli.train import train
+from maskrcnn.cli.zoo import zoo
+from maskrcnn.download import WATCH
 from maskrcnn.errors import UserError
+from maskrcnn.whole_file import shown
 
 # As shells count: 128 + the signal's number.
 INTERRUPTED, BROKEN_PIPE = 130, 141
+# Package that a verb imports: extra of this one that installs it.
+EXTRA_OF = {"torch": "torch", "torchvision": "torch", "hotcoco": "eval", "av": "video"}
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -35,7 +44,7 @@ class Verbs(TyperGroup):
             # it.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(BROKEN_PIPE) from None
-        except (UserError, OSError, MemoryError, RuntimeError) as error:
+        except (UserError, OSError, MemoryError, RuntimeError, ModuleNotFoundError) as error:
             if os.environ.get("MASKRCNN_DEBUG"):
                 raise
             told = in_words(error)
@@ -55,7 +64,11 @@ app = typer.Typer(
 app.command()(predict)
 app.command()(info)
 app.command()(convert)
+app.command()(compare)
 app.command()(train)
+app.command("eval")(evaluate)
+app.add_typer(data, name="data")
+app.command()(zoo)
 
 
 @app.callback()
@@ -80,6 +93,7 @@ def main() -> None:
         # Decoders warn of odd metadata and torch of its future; a user can do nothing about either.
         warnings.simplefilter("ignore")
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    WATCH.set(Terminal())
     app(prog_name="maskrcnn")
 
 
@@ -89,6 +103,12 @@ def in_words(error: Exception) -> UserError | None:
         return error
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return UserError("out of memory", hint="use a smaller --batch, or smaller images")
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA_OF:
+        extra = EXTRA_OF[error.name]
+        return UserError(
+            f"this needs {error.name}, which is not installed",
+            hint=f'install it with `pip install "maskrcnn[{extra}]"`',
+        )
     if isinstance(error, OSError) and error.errno in DISK_REFUSES:
         return UserError(
             f"{error.filename or 'a file'}: {error.strerror}", hint="check its folder and free space"
@@ -97,7 +117,7 @@ def in_words(error: Exception) -> UserError | None:
 
 
 def print_error(error: UserError) -> None:
-    """`error:` and `hint:` on stderr, one line each."""
-    print(f"error: {error.message}", file=sys.stderr)
+    """`error:` and `hint:` on stderr, one line each; control characters of hostile names are escaped."""
+    print(f"error: {shown(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {shown(error.hint)}", file=sys.stderr)

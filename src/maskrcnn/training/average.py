@@ -5,7 +5,10 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Exponential mean of every floating-point entry of a module's state (Tarvainen and Valpola 2017)."""
+    """Exponential mean of every floating-point entry of a module's state (Tarvainen and Valpola 2017).
+
+    decay: 0 keeps the weights of the last step.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -1,18 +1,31 @@
 """Training checkpoints that are either complete or absent."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from maskrcnn.errors import UserError
-from maskrcnn.whole_file import whole_file
+from maskrcnn.whole_file import disk_errors_told, whole_file
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write beside the target, then rename, so that an interrupted write leaves the previous checkpoint."""
     with whole_file(path) as temporary:
         torch.save(state, temporary)
+
+
+def keep_last(path: Path, step: int, count: int) -> None:
+    """Leave the last `count` checkpoints: `path` is the newest, older ones have their step in their names."""
+    if count <= 1:
+        return
+    with disk_errors_told(path):
+        named = path.with_name(f"{path.stem}-{step:08d}{path.suffix}")
+        named.unlink(missing_ok=True)
+        os.link(path, named)
+        for old in sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))[:-count]:
+            old.unlink()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -24,12 +24,14 @@ from maskrcnn.config import (
     RPNConfig,
 )
 from maskrcnn.data.augment import Augment
-from maskrcnn.data.coco import Dataset, read_coco
+from maskrcnn.data.dataset import Dataset, dataset_of
+from maskrcnn.data.read import read_annotations
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.spec import Classes, Origin, Preprocess, Spec
 from maskrcnn.training.initial import initialise, load_trunk
-from maskrcnn.training.loop import Training, train
+from maskrcnn.training.loop import train
 from maskrcnn.training.prior import correct_prior
+from maskrcnn.training.recipe import Training
 from maskrcnn.training.trunk import TrunkRecipe, train_trunk
 
 # Real annotations are few and complete, a teacher's are many and not: how often the real ones come.
@@ -49,6 +51,7 @@ TRAINING = Training(
     batch=4,
     optimizer="adamw",
     learning_rate=5e-4,
+    base_batch=0,
     trunk_rate=0.5,
     weight_decay=0.05,
     schedule="hold",
@@ -83,8 +86,7 @@ def example_spec(classes: Classes) -> Spec:
 def example_data(folder: Path) -> tuple[Dataset, Dataset]:
     """Teacher-labelled and real photographs of the recipe."""
     teacher, real = (
-        read_coco(folder / name / "instances.json", folder / name / "images")
-        for name in ("coco_person_pseudo", "coco_train_small")
+        dataset_of(read_annotations(folder / name)) for name in ("coco_person_pseudo", "coco_train_small")
     )
     return teacher, real
 
@@ -119,8 +121,8 @@ def main() -> None:
     load_trunk(model, trunk)
     dataset = weighted(teacher, real)
     training, device = replace(TRAINING, steps=arguments.steps), torch.device(arguments.device)
-    path = train(model, spec, dataset, training, arguments.out, device)
-    correct_prior(path, dataset, images=PRIOR_IMAGES)
+    trained = train(model, spec, dataset, training, arguments.out, device)
+    correct_prior(trained.path, dataset, images=PRIOR_IMAGES)
 
 
 if __name__ == "__main__":

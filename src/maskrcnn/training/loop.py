@@ -1,252 +1,261 @@
-"""The training loop: batches in, losses down, complete checkpoints and one model file out."""
+"""The training loop: batches in, losses down, complete checkpoints and a model file out."""
 
-import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from maskrcnn.data.augment import Augment
 from maskrcnn.data.batches import Batch, BatchMaker, in_threads
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.sampling import without_negatives
 from maskrcnn.errors import UserError
-from maskrcnn.model.losses import LOSS_NAMES, Losses
 from maskrcnn.model.mask_rcnn import MaskRCNN
-from maskrcnn.model.matching import Targets
 from maskrcnn.spec import Spec
-from maskrcnn.training.average import Average
-from maskrcnn.training.checkpoint import load_checkpoint, save_checkpoint
+from maskrcnn.training.checkpoint import keep_last, load_checkpoint, save_checkpoint
 from maskrcnn.training.finish import write_trained
-from maskrcnn.training.schedule import Schedule, factor
+from maskrcnn.training.processes import Processes
+from maskrcnn.training.progress import Line, Log, Silent, Watch, Window, memory
+from maskrcnn.training.recipe import Training, check, steps_of
+from maskrcnn.training.update import Run, scale_still_falls, set_mode, start, update
+from maskrcnn.training.validation import Judged, Validation, judge, precision_of
 
-MOST_BAD_STEPS = 10
+CHECKPOINT, FINAL, BEST = "checkpoint.pt", "model.safetensors", "best.safetensors"
 
 
-@dataclass(frozen=True)
-class Training:
-    """How to train.
+@dataclass
+class State:
+    """How far a run is. best: its highest average precision, and the step that reached it.
 
-    learning_rate: peak for heads and pyramid; the trunk gets `trunk_rate` times that.
-    clip: largest norm of all gradients together. average: decay of the mean of weights that is written.
-    precision: `bf16` computes convolutions and matrices in bfloat16; losses and boxes are always float32.
-    freeze_from: share of the run after which batch norms keep their statistics, and layers whose names begin
-        with one of `freeze` their weights.
-    shorts: short sides in network pixels by equal parts of the run, one of a part's is drawn for each batch;
-        empty for the model's own size.
+    poor: evaluations since then. bad: steps in a row whose loss was no number. settled: the network's mode.
     """
 
-    steps: int = 1000
-    batch: int = 2
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.0025
-    trunk_rate: float = 1.0
-    weight_decay: float = 1e-4
-    schedule: Schedule = "cosine"
-    warm_up: int = 100
-    clip: float = 10.0
-    average: float = 0.999
-    precision: Literal["fp32", "bf16"] = "bf16"
-    freeze_from: float = 0.8
-    freeze: tuple[str, ...] = ()
-    shorts: tuple[tuple[int, ...], ...] = ()
-    augment: Augment = field(default_factory=Augment)
-    threads: int = 2
-    log_every: int = 20
-    save_every: int = 250
-    seed: int = 0
+    step: int = 0
+    best: float = -1.0
+    best_step: int = 0
+    poor: int = 0
+    bad: int = 0
+    settled: bool | None = None
+    window: Window = field(default_factory=Window)
 
 
 @dataclass(frozen=True)
-class Run:
-    """Everything that changes while training; `step` is how many steps are done, stored in the checkpoint."""
+class Trained:
+    """path: the model file of the end, of averaged weights. best: that of the best evaluation, if any.
 
-    model: MaskRCNN
-    optimizer: torch.optim.Optimizer
-    average: Average
-    device: torch.device
+    judged: the last evaluation.
+    """
+
+    path: Path
+    best: Path | None
+    judged: Judged | None
 
 
 def train(
-    model: MaskRCNN, spec: Spec, dataset: Dataset, training: Training, out: Path, device: torch.device
-) -> Path:
-    """Train `model` in place, continuing what `out` holds; -> the model file, made of the averaged weights.
+    model: MaskRCNN,
+    spec: Spec,
+    dataset: Dataset,
+    training: Training,
+    out: Path,
+    device: torch.device,
+    validation: Validation | None = None,
+    processes: Processes | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Train `model` in place, continuing what `out` holds.
 
-    Ctrl-C saves a checkpoint before it ends the run. The same call goes on, also with another `steps`.
+    Ctrl-C saves a checkpoint before it ends the run; the same call goes on, also with another `steps`.
     """
+    processes, watch = processes or Processes(), watch or Silent()
+    dataset = without_negatives(dataset, training.negatives, training.seed)
+    check(training, len(dataset), processes.count)
+    maker = _maker(dataset, spec, training)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint, final = out / "checkpoint.pt", out / "model.safetensors"
-    run = _start(model, training, device)
-    step = _restore(checkpoint, run, spec) if checkpoint.exists() else 0
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as log:
+    run = start(model, training, device, processes)
+    state = restore(out / CHECKPOINT, run, spec)
+    judged = None
+    with Log(out, state.step) if processes.is_first else nullcontext() as log:
+        if processes.is_first:
+            watch.begins(state.step, maker.steps)
         try:
-            while step < training.steps:
-                end = min(training.steps, step + training.save_every)
-                for done in _steps(run, spec, dataset, training, step, end, log):
-                    step = done
-                _save(checkpoint, run, spec, step)
+            for step, parts in _batches(maker, training, processes, state):
+                _learn(run, parts, maker, training, step, state, watch)
+                if log is not None:
+                    _tell(run, log, watch, training, maker.steps, state)
+                if validation is not None and _is_due(training, maker.steps, state.step):
+                    judged = _evaluate(run, spec, validation, out, state, log, watch) or judged
+                    if training.patience and state.poor >= training.patience:
+                        watch.says(f"no better for {state.poor} evaluations: the run ends")
+                        break
+                if state.step % training.save_every == 0:
+                    save(out, run, spec, state, training)
         except KeyboardInterrupt:
-            _save(checkpoint, run, spec, step)
+            save(out, run, spec, state, training)
             raise
-    return write_trained(final, spec, run.average.state)
+        save(out, run, spec, state, training)
+    if processes.is_first:
+        write_trained(out / FINAL, spec, run.average.state)
+    processes.wait()
+    best = out / BEST
+    return Trained(out / FINAL, best if best.exists() else None, judged)
 
 
-def to_targets(batch: Batch, device: torch.device) -> list[Targets]:
-    """The instances of a batch as tensors."""
-    return [
-        Targets(*(torch.from_numpy(array).to(device) for array in (i.boxes, i.labels, i.masks, i.crowd)))
-        for i in batch.instances
-    ]
-
-
-def _start(model: MaskRCNN, training: Training, device: torch.device) -> Run:
-    model.to(device).to(memory_format=torch.channels_last)
-    groups = _parameter_groups(model, training)
-    optimizer: torch.optim.Optimizer
-    if training.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=0.9)
-    else:
-        optimizer = torch.optim.AdamW(groups, fused=device.type in ("cpu", "cuda"))
-    return Run(model, optimizer, Average(model, training.average), device)
-
-
-def _parameter_groups(model: MaskRCNN, training: Training) -> list[dict[str, Any]]:
-    """Trunk and rest, each with and without decay; norms and biases are not pulled to zero."""
-    groups = []
-    for in_trunk in (True, False):
-        for decays in (True, False):
-            chosen = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-                and name.startswith("backbone.") == in_trunk
-                and (parameter.dim() > 1) == decays
-            ]
-            peak = training.learning_rate * (training.trunk_rate if in_trunk else 1.0)
-            if chosen:
-                decay = training.weight_decay if decays else 0.0
-                groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay})
-    return groups
-
-
-def _steps(
-    run: Run, spec: Spec, dataset: Dataset, training: Training, start: int, end: int, log: TextIO
-) -> Iterator[int]:
-    """Steps `start` to `end`; yields the number of steps done after each."""
+def _maker(dataset: Dataset, spec: Spec, training: Training) -> BatchMaker:
     maker = BatchMaker(
         dataset,
         spec.preprocess,
         training.augment,
         training.batch,
         training.shorts,
-        training.steps,
-        training.seed,
+        seed=training.seed,
+        repeat=training.repeat,
     )
-    batches = in_threads(maker, range(start, end), training.threads, ahead=2 * training.threads)
-    _set_mode(run.model, training, settled=start >= training.freeze_from * training.steps)
-    window, bad = Window(training.batch), 0
-    for step in range(start, end):
+    return replace(maker, steps=steps_of(training, maker.steps_per_epoch))
+
+
+def _batches(
+    maker: BatchMaker, training: Training, processes: Processes, state: State
+) -> Iterator[tuple[int, list[Batch]]]:
+    """This process's parts of the batch of every step that is left, made in threads ahead of their use."""
+
+    def parts_of(step: int) -> list[Batch]:
+        mine = range(len(maker.chosen(step)))[processes.rank :: processes.count]
+        pieces = [mine[start :: training.accumulate] for start in range(training.accumulate)]
+        return [maker.part(step, piece) for piece in pieces if piece]
+
+    steps = range(state.step, maker.steps)
+    batches = in_threads(parts_of, steps, training.threads, ahead=2 * training.threads)
+    for step in steps:
         asked = time.monotonic()
-        batch = next(batches)
-        window.waited += time.monotonic() - asked
-        losses = _one_step(run, batch, training, step)
-        bad = 0 if losses else bad + 1
-        if bad > MOST_BAD_STEPS:
-            raise UserError(
-                f"step {step}: the loss is not a number, {bad} steps in a row", hint="lower the learning rate"
-            )
-        if losses:
-            window.losses.append(losses.detached())
-        yield step + 1
-        if window.losses and ((step + 1) % training.log_every == 0 or step + 1 == end):
-            rate = {"learning_rate": run.optimizer.param_groups[-1]["lr"]}
-            log.write(json.dumps({"step": step + 1} | window.summary() | rate) + "\n")
-            log.flush()
-            window = Window(training.batch)
+        parts = next(batches)
+        state.window.waited += time.monotonic() - asked
+        yield step, parts
 
 
-@dataclass
-class Window:
-    """What happened since the last line of the log. waited: seconds in which the network had no batch."""
-
-    batch: int
-    began: float = field(default_factory=time.monotonic)
-    waited: float = 0.0
-    losses: list[Tensor] = field(default_factory=list)
-
-    def summary(self) -> dict[str, float]:
-        """Mean losses, images a second and the share of time without a batch."""
-        seconds = time.monotonic() - self.began
-        means = torch.stack(self.losses).mean(0).tolist()
-        return {
-            **{name: round(mean, 4) for name, mean in zip(LOSS_NAMES, means, strict=True)},
-            "images_per_second": round(len(self.losses) * self.batch / seconds, 2),
-            "data_wait": round(self.waited / seconds, 3),
-        }
-
-
-def _one_step(run: Run, batch: Batch, training: Training, step: int) -> Losses | None:
-    """Forward, backward, update; None and no update where a loss or gradient is not finite."""
-    share = factor(training.schedule, step, training.steps, training.warm_up)
-    for group in run.optimizer.param_groups:
-        group["lr"] = group["peak"] * share
-    image = torch.from_numpy(batch.image).to(run.device).float().contiguous(memory_format=torch.channels_last)
-    size = torch.from_numpy(batch.size).to(run.device)
-    generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=training.precision == "bf16"):
-        losses = run.model.losses(image, size, to_targets(batch, run.device), generator)
-    run.optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()
-    norm = nn.utils.clip_grad_norm_(run.model.parameters(), training.clip)
-    if not math.isfinite(norm):
-        return None
-    run.optimizer.step()
-    run.average.update(run.model)
-    return losses
-
-
-def _set_mode(model: MaskRCNN, training: Training, settled: bool) -> None:
-    model.train()
-    if not settled:
+def _learn(
+    run: Run,
+    parts: list[Batch],
+    maker: BatchMaker,
+    training: Training,
+    step: int,
+    state: State,
+    watch: Watch,
+) -> None:
+    """One step; a loss that is no number is skipped, said with its images, and ends the run if it stays."""
+    settled = step >= training.freeze_from * maker.steps
+    if state.settled is not settled:
+        set_mode(run.model, training, settled)
+        state.settled = settled
+    losses = update(run, parts, training, step, maker.steps)
+    state.step = step + 1
+    if losses is not None:
+        state.bad = 0
+        state.window.losses.append(losses)
+        state.window.timed += 1
         return
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.eval()
-    for name, parameter in model.named_parameters():
-        if name.startswith(training.freeze):
-            parameter.requires_grad_(False)
-            parameter.grad = None
+    if scale_still_falls(run):
+        return
+    state.bad += 1
+    names = ", ".join(str(maker.dataset.files[row]) for row in maker.chosen(step)[:8])
+    if run.processes.is_first:
+        watch.says(f"step {step}: the loss is not a number and was skipped; its images: {names}")
+    if state.bad > training.bad_steps:
+        raise UserError(
+            f"step {step}: the loss is not a number, {state.bad} steps in a row, the last on {names}",
+            hint="lower the learning rate, or look at these images with `maskrcnn data view`",
+        )
 
 
-def _save(checkpoint: Path, run: Run, spec: Spec, step: int) -> None:
-    """Batches and samples follow from seed and step: weights, optimiser, mean and step are all there is."""
-    state: dict[str, Any] = {
-        "step": step,
+def _tell(run: Run, log: Log, watch: Watch, training: Training, steps: int, state: State) -> None:
+    if not state.window.losses or (state.step % training.log_every and state.step != steps):
+        return
+    line: Line = {"step": state.step} | state.window.summary(training.batch)
+    line |= {"learning_rate": run.optimizer.param_groups[-1]["lr"], "memory_gb": memory(run.device)}
+    log.write(line)
+    watch.line(line, steps)
+    state.window = Window()
+
+
+def _is_due(training: Training, steps: int, step: int) -> bool:
+    every = training.evaluate_every or max(1, -(-steps // 10))
+    return step % every == 0 or step == steps
+
+
+def _evaluate(
+    run: Run,
+    spec: Spec,
+    validation: Validation,
+    out: Path,
+    state: State,
+    log: Log | None,
+    watch: Watch,
+) -> Judged | None:
+    """Measure the averaged weights; the best so far are written as a model file."""
+    began = time.monotonic()
+    judged = judge(spec, run.average.state, validation, run.device, run.processes)
+    (found,) = set(run.processes.gathered(None if judged is None else precision_of(judged.metrics))) - {None}
+    better = found > state.best
+    state.poor = 0 if better else state.poor + 1
+    if better:
+        state.best, state.best_step = found, state.step
+    if judged is not None and log is not None:
+        numbers = judged.metrics.numbers()
+        line: Line = {"step": state.step}
+        line |= {name: None if math.isnan(value) else round(value, 5) for name, value in numbers.items()}
+        log.write(line)
+        watch.line(line, 0)
+        for name, picture in judged.pictures.items():
+            log.picture(name, picture, state.step)
+        if better:
+            write_trained(out / BEST, spec, run.average.state)
+    state.window.began += time.monotonic() - began
+    return judged
+
+
+def save(out: Path, run: Run, spec: Spec, state: State, training: Training) -> None:
+    """Batches and samples follow from seed and step; everything else that goes on is in the file."""
+    if not run.processes.is_first:
+        return
+    values: dict[str, Any] = {
+        "step": state.step,
+        "best": state.best,
+        "best_step": state.best_step,
+        "poor": state.poor,
+        "bad": state.bad,
+        "window": torch.stack(state.window.losses).cpu() if state.window.losses else torch.zeros(0, 6),
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
         "average": run.average.state,
         "average_steps": run.average.steps,
         "spec": spec.to_json(),
     }
-    save_checkpoint(checkpoint, state)
+    save_checkpoint(out / CHECKPOINT, values)
+    keep_last(out / CHECKPOINT, state.step, training.keep)
 
 
-def _restore(checkpoint: Path, run: Run, spec: Spec) -> int:
-    state = load_checkpoint(checkpoint)
-    if state["spec"] != spec.to_json():
+def restore(checkpoint: Path, run: Run, spec: Spec) -> State:
+    """The state of a run that goes on; a new one where there is no checkpoint."""
+    if not checkpoint.exists():
+        return State()
+    values = load_checkpoint(checkpoint)
+    if values["spec"] != spec.to_json():
         raise UserError(
             f"{checkpoint}: is of another model than the one that is to be trained",
             hint="resume with the same settings, or name another --out",
         )
-    run.model.load_state_dict(state["model"])
-    peaks = [group["peak"] for group in run.optimizer.param_groups]
-    run.optimizer.load_state_dict(state["optimizer"])
-    for group, peak in zip(run.optimizer.param_groups, peaks, strict=True):
-        group["peak"] = peak
-    average: dict[str, Tensor] = state["average"]
-    run.average.load(average, state["average_steps"])
-    return int(state["step"])
+    run.model.load_state_dict(values["model"])
+    peaks = [(group["peak"], group["weight_decay"]) for group in run.optimizer.param_groups]
+    run.optimizer.load_state_dict(values["optimizer"])
+    for group, (peak, decay) in zip(run.optimizer.param_groups, peaks, strict=True):
+        group["peak"], group["weight_decay"] = peak, decay
+    run.scaler.load_state_dict(values["scaler"])
+    run.average.load(values["average"], values["average_steps"])
+    window = Window(losses=[row.to(run.device) for row in values["window"]])
+    return State(
+        values["step"], values["best"], values["best_step"], values["poor"], values["bad"], window=window
+    )

@@ -8,10 +8,10 @@ import torch
 
 from maskrcnn.data.augment import Augment
 from maskrcnn.data.batches import BatchMaker
-from maskrcnn.data.coco import Dataset
+from maskrcnn.data.dataset import Dataset
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.model.matching import BACKGROUND, Targets, match, overlap, sample_proposals, without_crowd
-from maskrcnn.training.loop import to_targets
+from maskrcnn.training.update import to_targets
 from maskrcnn.weights.model_file import read_model_file, write_model_file
 
 
@@ -44,7 +44,7 @@ def count_shares(model: MaskRCNN, maker: BatchMaker, images: int) -> tuple[np.nd
         levels = model.features(image, size)
         proposals, real = model.propose(levels, size, (image.shape[2], image.shape[3]))
         sampled = sample_proposals(
-            proposals, real, targets, model.config.classes, model.config.box_head, generator
+            proposals, real, targets, model.config.classes, model.config.box_head, [generator]
         )
         trained += (int(sampled.positive.sum()), int((sampled.used & ~sampled.positive).sum()))
         met += _objects_and_background(proposals[0][real[0]], target, model.config.box_head.foreground_iou)
