@@ -12,6 +12,8 @@ import typer
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "maskrcnn"
+# Of a value in a table.
+LONGEST = 60
 PAGES = ROOT / "docs" / "reference"
 COMMAND = ".venv/bin/python scripts/write_reference.py"
 NOTE = f"<!-- Written by `{COMMAND}` from the source: change that and run it again. -->"
@@ -23,7 +25,7 @@ PUBLIC = (
     ("detections", "Detections"),
     ("images", "find_images"),
     ("images", "read_image"),
-    ("draw", "draw"),
+    ("drawing", "draw"),
     ("preprocess", "Geometry"),
     ("preprocess", "resized_size"),
     ("preprocess", "prepare"),
@@ -57,6 +59,7 @@ def pages() -> dict[Path, str]:
         "configuration": configuration_page(),
         "python": python_page(),
         "sources": sources_page(),
+        "training": training_page(),
     }
     joined = {name: re.sub(r"\n{3,}", "\n\n", "\n".join(text)).rstrip() for name, text in texts.items()}
     return {PAGES / f"{name}.md": f"{text}\n" for name, text in joined.items()}
@@ -71,8 +74,9 @@ def cli_page() -> Iterator[str]:
     yield "Data goes to stdout, words and progress to stderr. Exit codes: 0 done; 1 the answer is no, or a"
     yield "part failed; 2 you must change something, and `error:` and `hint:` say what; 130 interrupted."
     for name, verb in program.commands.items():  # type: ignore[attr-defined]
-        if not verb.hidden:
-            yield from ("", *cli_verb(name, verb))
+        for inner, each in getattr(verb, "commands", {"": verb}).items():
+            if not each.hidden:
+                yield from ("", *cli_verb(f"{name} {inner}".rstrip(), each))
 
 
 def cli_verb(name: str, verb: Any) -> Iterator[str]:
@@ -106,17 +110,30 @@ def default_cell(part: Any) -> str:
 
 def configuration_page() -> Iterator[str]:
     """The tree of dataclasses that a model file stores, with every field's type, default and meaning."""
-    nodes = [node for name in ("spec", "config") for node in module_tree(name).body]
+    yield from ("# Configuration", "", NOTE, "")
+    yield "A model file stores one `Spec` as JSON, and the verbs that make model files change it with"
+    yield "`--set model.rpn.post_nms=300`. Unknown names and wrong types are errors that name the place."
+    yield from dataclass_tree("Spec", ("spec", "config"))
+
+
+def training_page() -> Iterator[str]:
+    """The tree of dataclasses that a run file stores."""
+    yield from ("# Training", "", NOTE, "")
+    yield "`maskrcnn train RUN.yaml` reads one `RunFile`; `--set training.clip=5` changes any field of it."
+    yield "Unknown names and wrong types are errors that name the place."
+    yield from dataclass_tree("RunFile", ("training.run_file", "training.recipe", "data.augment"))
+
+
+def dataclass_tree(root: str, modules: tuple[str, ...]) -> Iterator[str]:
+    """A table for a dataclass and for each one inside it, all defined in these modules."""
+    nodes = [node for name in modules for node in module_tree(name).body]
     classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
     short = {
         ast.unparse(node.targets[0]): ast.unparse(node.value)
         for node in nodes
         if isinstance(node, ast.Assign)
     }
-    yield from ("# Configuration", "", NOTE, "")
-    yield "A model file stores one `Spec` as JSON, and the verbs that make model files change it with"
-    yield "`--set model.rpn.post_nms=300`. Unknown names and wrong types are errors that name the place."
-    waiting = [("Spec", "")]
+    waiting = [(root, "")]
     while waiting:
         name, path = waiting.pop(0)
         yield from ("", *configuration_class(classes[name], path, short))
@@ -128,7 +145,7 @@ def configuration_class(node: ast.ClassDef, path: str, short: dict[str, str]) ->
     """One dataclass; `short` are names that stand for a type or a value."""
     fields = fields_of(node)
     prose, meanings = meanings_of(ast.get_docstring(node) or "", [field.target.id for field in fields])
-    yield from (f"## {path.rstrip('.') or 'Spec'}", "", prose, "")
+    yield from (f"## {path.rstrip('.') or node.name}", "", prose, "")
     yield from ("| field | type | default | |", "|---|---|---|---|")
     for field in fields:
         name, kind = f"{path}{field.target.id}", ast.unparse(field.annotation)
@@ -212,13 +229,20 @@ def sources_page() -> Iterator[str]:
     yield "What an R50-FPN of each source gets where neither its file nor an option tells. Fields are those"
     yield "of the [configuration](configuration.md); empty is the same as in the first column."
     yield from ("", *habits(list(SOURCES.values())))
+    modules: dict[str, list[Any]] = {}
     for source in SOURCES.values():
-        yield from ("", f"## {source.name}", "", *source_section(source))
+        modules.setdefault(source.describe.__module__, []).append(source)
+    for module, sources in modules.items():
+        name = module.rpartition(".")[2].replace("_", "-")
+        yield from ("", f"## {name}", "", sentences(sys.modules[module].__doc__))
+        for source in sources:
+            yield from source_table(source, titled=len(sources) > 1)
 
 
 def habits(sources: list[Any]) -> Iterator[str]:
     """A table: a row for each field in which sources differ, a column for each source."""
-    specs = {source.name: described(source) for source in sources}
+    main = [source for source in sources if not source.name.endswith(("-c4", "-fpn"))]
+    specs = {source.name: described(source) for source in main}
     fields = {name: flat_fields(spec) for name, spec in specs.items()}
     first = next(iter(fields.values()))
     yield f"| | {' | '.join(fields)} |"
@@ -248,17 +272,19 @@ def flat_fields(spec: Any) -> dict[str, str]:
             if isinstance(value, dict):
                 walk(f"{prefix}{name}.", value)
             else:
-                found[f"{prefix}{name}"] = f"{value:.5g}" if isinstance(value, float) else str(value)
+                text = f"{value:.5g}" if isinstance(value, float) else str(value)
+                found[f"{prefix}{name}"] = text if len(text) < LONGEST else "its own numbers"
 
     walk("", {"preprocess": asdict(spec.preprocess), "model": asdict(spec.model)})
     return found
 
 
-def source_section(source: Any) -> Iterator[str]:
-    """What the module of a source says, and its table."""
-    module = sys.modules[source.describe.__module__]
+def source_table(source: Any, titled: bool) -> Iterator[str]:
+    """What a source is recognised by, and the rows of its table."""
+    if titled:
+        yield from ("", f"### {source.name}")
     recognised = " and ".join(code(name) for name in sorted(source.fingerprint))
-    yield from (sentences(module.__doc__), "", f"Recognised by {recognised}.", "")
+    yield from ("", f"Recognised by {recognised}.", "")
     yield from ("| theirs | ours | |", "|---|---|---|")
     for row in source.table:
         change = "" if row.op.name in ("same", "drop") else row.op.name
