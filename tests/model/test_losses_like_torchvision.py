@@ -1,4 +1,4 @@
-"""The five losses equal torchvision's on the same weights, images and samples."""
+"""The five losses and their gradients equal torchvision's on the same weights, images and samples."""
 
 import itertools
 
@@ -11,8 +11,11 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from maskrcnn.config import BackboneConfig, BoxHeadConfig, Conventions, ModelConfig, RPNConfig
 from maskrcnn.model import matching
+from maskrcnn.model.losses import Losses
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.model.matching import Targets
+
+Both = tuple[nn.Module, MaskRCNN, dict[str, Tensor], Losses]
 
 CLASSES = 5
 SIZE = (128, 160)
@@ -123,7 +126,9 @@ def scene() -> tuple[Tensor, list[Targets]]:
     return image, targets
 
 
-def test_the_five_losses_equal_torchvisions(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Both:
+    """Their network, ours with its weights, and the losses of both on the same scene and samples."""
     monkeypatch.setattr(_utils, "BalancedPositiveNegativeSampler", FirstSamples)
     monkeypatch.setattr(matching, "_some", lambda indices, count, generator: indices[:count])
     assert rpn.det_utils is _utils and roi_heads.det_utils is _utils
@@ -133,7 +138,11 @@ def test_the_five_losses_equal_torchvisions(monkeypatch: pytest.MonkeyPatch) -> 
     expected = theirs(
         list(image), [{"boxes": t.boxes, "labels": t.labels + 1, "masks": t.masks} for t in targets]
     )
-    found = ours.losses(image * 255, tensor([SIZE, SIZE]), targets)
+    return theirs, ours, expected, ours.losses(image * 255, tensor([SIZE, SIZE]), targets)
+
+
+def test_the_five_losses_equal_torchvisions(both: Both) -> None:
+    _, _, expected, found = both
     pairs = {
         "loss_objectness": found.rpn_objectness,
         "loss_rpn_box_reg": found.rpn_deltas,
@@ -146,3 +155,18 @@ def test_the_five_losses_equal_torchvisions(monkeypatch: pytest.MonkeyPatch) -> 
             value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
     assert expected["loss_mask"] > 0 and expected["loss_rpn_box_reg"] > 0
+
+
+def test_the_gradients_of_all_parameters_equal_torchvisions(both: Both) -> None:
+    theirs, ours, expected, found = both
+    sum(expected.values(), tensor(0.0)).backward()
+    found.total.backward()
+    own = {name: parameter.grad for name, parameter in ours.named_parameters() if parameter.grad is not None}
+    for name, parameter in theirs.named_parameters():
+        if parameter.grad is None:
+            continue
+        mine, wanted = renamed(name, parameter.grad)
+        # by the largest of the tensor: single numbers near zero are rounding
+        difference = (own.pop(mine) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
+        assert difference < 1e-3, f"{mine}: {difference:.1e}"
+    assert own == {}
