@@ -40,13 +40,17 @@ class Prepared:
 
 
 class Predictor:
-    """Images in, Detections out; the backend sees up to `batch` images at a time, of any mixture of sizes."""
+    """Images in, Detections out; the backend sees up to `batch` images at a time, of any mixture of sizes.
+
+    most: objects that it can find in one image; None for no limit.
+    """
 
     def __init__(self, backend: Backend, batch: int = 1) -> None:
         if batch < 1:
             raise UserError(f"batch is {batch}", hint="use 1 or more")
         self.backend = backend
         self.batch = batch
+        self.most: int | None = backend.spec.model.box_head.detections
 
     @property
     def spec(self) -> Spec:

@@ -34,6 +34,7 @@ MOST = "Detections of an image and class that count, best first; more than COCO'
 SCORE = "Score of precision, recall, F1 and confusion."
 FLIP = "Predict the mirrored image as well, and merge what both views find."
 SCALES = "Predict each image at these short sides, as 640,800, and merge what all views find."
+TILES = "Predict large images in overlapping tiles of this side, as 640 or 640,0.2, and join what they cut."
 MASK_AREAS = (
     "A mask is small, medium or large by its own area, as in detectron2 and mmdetection, and not by its "
     "box's as in pycocotools."
@@ -53,6 +54,7 @@ def evaluate(
     save: Annotated[Path | None, typer.Option(help="Write the model's COCO results list here.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help=FLIP)] = False,
     scales: Annotated[str, typer.Option(metavar="PIXELS,...", help=SCALES)] = "",
+    tiles: Annotated[str | None, typer.Option(metavar="SIDE[,OVERLAP]", help=TILES)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda and others of the engine.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None,
@@ -71,7 +73,7 @@ def evaluate(
     if detections is not None:
         results = read_results(detections, truth)
     else:
-        run = _Run(str(model), device, batch, threads, flip, _sides(scales), max_detections)
+        run = _Run(str(model), device, batch, threads, flip, _sides(scales), tiles, max_detections)
         results = _predicted(run, Path(images or ""), truth, save)
     metrics = coco_metrics.evaluate(truth, results, ("bbox", "segm"), max_detections, score, mask_areas)
     known = metrics.numbers()
@@ -107,7 +109,10 @@ def _refuse_what_cannot_work(
 
 @dataclass(frozen=True)
 class _Run:
-    """How a model is run. scales: short sides, none for its own. max_detections: that will count."""
+    """How a model is run.
+
+    scales: short sides, none for its own. tiles: as the user writes them. max_detections: that will count.
+    """
 
     model: str
     device: str
@@ -115,6 +120,7 @@ class _Run:
     threads: int | None
     flip: bool
     scales: tuple[int, ...]
+    tiles: str | None
     max_detections: int
 
 
@@ -173,6 +179,10 @@ def _predicted(run: _Run, folder: Path, truth: "GroundTruth", save: Path | None)
     predictor = open_model(run.model, run.device, run.batch, run.threads)
     if run.flip or run.scales:
         predictor = Views(predictor, run.flip, run.scales)
+    if run.tiles is not None:
+        from maskrcnn.tiles import tiled
+
+        predictor = tiled(predictor, run.tiles)
     mapping = map_classes(predictor.spec.classes, predictor.spec.model.classes, truth)
     groups = predict_items(predictor, truth, photographs, mapping)
     with _writing(save) as file:

@@ -32,6 +32,7 @@ LEAST = f"Least score. When left out {SCORE}, but coco then holds everything, as
 IDS = "COCO annotation file that gives the image ids of coco by file name."
 STREAM = "Print a line of JSON for each image or frame as soon as it is done; words go to stderr."
 FRAMES = "End each video and camera after so many frames."
+TILES = "Predict large images in overlapping tiles of this side, as 640 or 640,0.2, and join what they cut."
 SECONDS = "End each video and camera after so many seconds."
 
 
@@ -45,6 +46,7 @@ def predict(
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps and others of the engine.")
     ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 1,
+    tiles: Annotated[str | None, typer.Option(metavar="SIDE[,OVERLAP]", help=TILES)] = None,
     annotations: Annotated[Path | None, typer.Option(help=IDS)] = None,
     stream: Annotated[bool, typer.Option("--stream", help=STREAM)] = False,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
@@ -65,6 +67,10 @@ def predict(
     kinds = _kinds(("" if stream else "image") if save is None else save)
     output = _output(parts, out, kinds, score, annotations)
     predictor = open_model(model, device, batch, threads)
+    if tiles is not None:
+        from maskrcnn.tiles import tiled
+
+        predictor = tiled(predictor, tiles)
     items = _items(parts)
     if kinds:
         output.check_folder(items)

@@ -116,7 +116,9 @@ def limits_in_words(
     turned = sum(photograph.turned != 1 for photograph in photographs)
     if turned:
         yield f"{turned} images are annotated without their EXIF rotation: detections are turned back"
-    most = predictor.spec.model.box_head.detections
+    most = predictor.most
+    if most is None:
+        return
     full = int((np.bincount(truth.images, minlength=1) > most).sum())
     if full:
         yield f"{full} images have more than {most} objects, which is the most that the model finds in one"
