@@ -1,4 +1,4 @@
-"""Mask R-CNN: segment images with the checkpoints of torchvision, detectron2 and mmdetection."""
+"""Mask R-CNN: segment images with any public checkpoint, train on your own, measure and compare."""
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version

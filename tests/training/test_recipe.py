@@ -18,6 +18,7 @@ from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import train
 from maskrcnn.training.processes import Processes
+from maskrcnn.training.progress import Line, Silent
 from maskrcnn.training.recipe import Training, check, steps_of
 from maskrcnn.training.run_file import read_run
 from maskrcnn.training.schedule import factor
@@ -144,3 +145,20 @@ def test_a_wrong_run_file_is_told_what_is_wrong(tmp_path: Path, text: str, messa
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         read_run(tmp_path / "run.yaml", {}, ())
+
+
+def test_memory_does_not_grow_from_epoch_to_epoch(shapes: Dataset, spec: Spec, tmp_path: Path) -> None:
+    import psutil
+
+    used: list[float] = []
+
+    class Weighing(Silent):
+        def line(self, line: Line, steps: int) -> None:
+            used.append(psutil.Process().memory_info().rss / 1e6)
+
+    # 3 epochs of 30 images each, prepared by two threads
+    many = shapes.take(np.arange(30) % len(shapes))
+    training = replace(SHORT, steps=0, epochs=3, batch=2, threads=2, log_every=15, save_every=100)
+    train(fresh(spec), spec, many, training, tmp_path, CPU, watch=Weighing())
+    assert len(used) == 3
+    assert used[2] - used[0] < 15

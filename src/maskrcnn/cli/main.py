@@ -75,7 +75,7 @@ app.command()(zoo)
 def options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
-    """Mask R-CNN: segment images with the checkpoints of torchvision, detectron2 and mmdetection."""
+    """Mask R-CNN: segment images with any public checkpoint, train on your own, measure and compare."""
 
 
 def main() -> None:
