@@ -123,5 +123,4 @@ def test_three_shapes_are_outlined_with_an_average_precision_of_three_quarters(t
     trained = train(fresh(spec), spec, dataset_of(learn), run, tmp_path / "run", CPU, validation_of(measure))
     assert trained.judged is not None
     numbers = trained.judged.metrics.numbers()
-    print({name: round(numbers[name], 3) for name in ("bbox/AP", "segm/AP", "segm/AP50")})
     assert numbers["segm/AP"] >= 0.75
