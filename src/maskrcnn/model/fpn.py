@@ -28,7 +28,8 @@ class FPN(nn.Module):
                 lateral = lateral + grown(top_down, (lateral.shape[-2], lateral.shape[-1]), self.upsample)
             top_down = lateral
             levels.insert(0, getattr(self, f"output{number}")(lateral))
-        return [*levels, F.max_pool2d(levels[-1], kernel_size=1, stride=2)]
+        # A max-pool of kernel 1 and stride 2; as one, torch 2.11 exports it for odd sizes or even ones only.
+        return [*levels, levels[-1][:, :, ::2, ::2]]
 
 
 def grown(level: Tensor, size: tuple[int, int], upsample: str) -> Tensor:
