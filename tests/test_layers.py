@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": set(),
     "model": {"ops"},
     "evaluation": {"data"},
-    "data": set(),
+    "data": {"results"},
     "backends": {"host", "model", "ops", "weights"},
     "training": {"model", "ops", "data", "evaluation", "weights", "backends"},
     "export": {"model", "ops", "host", "backends", "data", "evaluation", "weights"},

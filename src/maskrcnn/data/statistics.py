@@ -145,7 +145,7 @@ def _suggestion(sides: Array, roots: Array, anchors: AnchorConfig) -> str:
         finer = [[round(size * scale) for size in level] for level in anchors.sizes]
         return (
             f"small objects: a short side {1 / scale:.1f} times as large, tiles, "
-            f"or --set model.anchors.sizes={finer}".replace(" ", " ")
+            f"or --set model.anchors.sizes={finer}"
         )
     ratios = np.percentile(sides[:, 1] / sides[:, 0], (5, 50, 95)).round(2).tolist()
     return f"thin objects: --set model.anchors.ratios={ratios}"

@@ -1,6 +1,5 @@
 """Writes a data set in the formats that other programs train on."""
 
-import base64
 import json
 import os
 import shutil
@@ -10,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 import numpy as np
-import yaml
 
 from maskrcnn.data.content import Content, Instance, Picture
 from maskrcnn.data.dataset import outline
@@ -22,6 +19,9 @@ from maskrcnn.data.shapes import pack
 from maskrcnn.errors import UserError
 from maskrcnn.masks import tight
 from maskrcnn.polygons import joined, outlines
+from maskrcnn.results.files import png
+from maskrcnn.results.labelme import shapes_of
+from maskrcnn.results.yolo import data_yaml
 from maskrcnn.whole_file import disk_errors_told, whole_file
 
 TARGETS = ("coco", "yolo", "labelme", "masks")
@@ -46,7 +46,8 @@ def write_content(content: Content, out: Path, target: str) -> None:
             link(content.folder / picture.file_name, out / ("" if target == "labelme" else "images") / name)
             _WRITERS[target](out, name, picture, of_image[picture.id], content)
         if target == "yolo":
-            _write_yaml(content, out)
+            with whole_file(out / "data.yaml") as temporary:
+                temporary.write_text(data_yaml(content.classes.names), encoding="utf-8")
     return None
 
 
@@ -115,17 +116,6 @@ def _one_ring(one: Instance, size: tuple[int, int]) -> np.ndarray:
     return joined(parts) if parts else np.zeros((0, 2))
 
 
-def _write_yaml(content: Content, out: Path) -> None:
-    values = {
-        "path": ".",
-        "train": "images",
-        "val": "images",
-        "names": dict(enumerate(content.classes.names)),
-    }
-    with whole_file(out / "data.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(values, allow_unicode=True, sort_keys=False), encoding="utf-8")
-
-
 def _write_labelme(
     out: Path, name: str, picture: Picture, instances: Iterable[Instance], content: Content
 ) -> None:
@@ -151,17 +141,10 @@ def _write_labelme(
 def _labelme_shapes(one: Instance, size: tuple[int, int], number: int) -> list[dict[str, Any]]:
     """Polygons stay as they are; of an RLE the outline, or labelme's `mask` where it has holes."""
     found = outline(one)
-    if isinstance(found, list):
-        rings = [np.array(part).reshape(-1, 2).tolist() for part in found]
-    else:
-        crop, x, y = crop_of(one, size)
-        parts = outlines(crop, x, y)
-        if any(part.holes for part in parts):
-            _, contents = cv2.imencode(".png", crop.astype(np.uint8))
-            corners = [[x, y], [x + crop.shape[1] - 1, y + crop.shape[0] - 1]]
-            packed = base64.b64encode(contents.tobytes()).decode("ascii")
-            return [{"points": corners, "group_id": None, "shape_type": "mask", "mask": packed}]
-        rings = [part.outer.tolist() for part in parts]
+    if not isinstance(found, list):
+        x, y, width, height = one.bbox
+        return shapes_of(np.array([x, y, x + width, y + height]), *crop_of(one, size), number)
+    rings = [np.array(part).reshape(-1, 2).tolist() for part in found]
     group = number if len(rings) > 1 else None
     return [{"points": ring, "group_id": group, "shape_type": "polygon"} for ring in rings]
 
@@ -184,8 +167,7 @@ def _write_masks(
         for number, one in enumerate(listed, start=1)
     ]
     with whole_file(place) as temporary:
-        _, contents = cv2.imencode(".png", labels)
-        temporary.write_bytes(contents.tobytes())
+        temporary.write_bytes(png(labels))
     with whole_file(place.with_suffix(".json")) as temporary:
         values: dict[str, Any] = {"file_name": name, "instances": names}
         temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")

@@ -26,7 +26,7 @@ def labelme(detections: Detections, image_path: str) -> dict[str, Any]:
         detections.names(), detections.scores.tolist(), detections.boxes, detections.crops(), strict=True
     )
     for number, (name, score, box, crop) in enumerate(rows, start=1):
-        for shape in _shapes(box, *tight(*crop), number):
+        for shape in shapes_of(box, *tight(*crop), number):
             shapes.append({"label": name, **shape, "flags": {}, "description": "", "score": round(score, 5)})
     return {
         "version": VERSION,
@@ -39,7 +39,8 @@ def labelme(detections: Detections, image_path: str) -> dict[str, Any]:
     }
 
 
-def _shapes(box: np.ndarray, crop: np.ndarray, x: int, y: int, number: int) -> list[dict[str, Any]]:
+def shapes_of(box: np.ndarray, crop: np.ndarray, x: int, y: int, number: int) -> list[dict[str, Any]]:
+    """The shapes of one object: its box (4,), its mask bool (h, w) from column x and row y on, its number."""
     parts = outlines(crop, x, y)
     if not parts:
         return [_shape("rectangle", box.reshape(2, 2).astype(np.float64).round(3).tolist())]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn.agreement import box_iou
 from maskrcnn.backends.pytorch import PyTorchBackend
 from maskrcnn.data.content import Content, Instance
 from maskrcnn.data.formats import coco
@@ -86,19 +87,11 @@ def count_right(found: Detections, boxes: Array, categories: Array) -> tuple[int
     """
     free, right = np.ones(len(boxes), bool), 0
     for box, category in zip(found.boxes, found.category_ids(), strict=True):
-        overlaps = np.where(free & (categories == category), _iou(box, boxes), 0.0)
+        overlaps = np.where(free & (categories == category), box_iou(box[None], boxes)[0], 0.0)
         if len(overlaps) and overlaps.max() >= SURE:
             free[overlaps.argmax()] = False
             right += 1
     return right, len(found) - right, int(free.sum())
-
-
-def _iou(box: Array, boxes: Array) -> Array:
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = (high - low).clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    union: Array = (box[2:] - box[:2]).prod() + areas - shared
-    return shared / np.maximum(union, 1e-9)
 
 
 def _boxes_of(content: Content) -> dict[int, tuple[Array, Array]]:

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskrcnn.data.content import Content, Instance, Picture, Segmentation, bounds, read_json
 from maskrcnn.errors import UserError
+from maskrcnn.polygons import area as ring_area
 
 LISTS = ("images", "annotations", "categories")
 WHAT = "a COCO file, which has images, annotations and categories"
@@ -72,13 +75,7 @@ def area(one: Instance) -> float:
         counts = one.segmentation["counts"]
         lengths = run_lengths(counts) if isinstance(counts, str | bytes) else counts
         return float(sum(int(length) for length in lengths[1::2]))
-    return sum(_shoelace(part) for part in one.segmentation)
-
-
-def _shoelace(part: list[float]) -> float:
-    points = list(zip(part[0::2], part[1::2], strict=True))
-    following = points[1:] + points[:1]
-    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(points, following, strict=True))) / 2
+    return sum(abs(ring_area(np.array(part).reshape(-1, 2))) for part in one.segmentation)
 
 
 def _picture(entry: Any, place: str) -> Picture:
