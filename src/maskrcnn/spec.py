@@ -63,14 +63,60 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Check:
+    """What a comparison of an exported graph with the model it was made of found.
+
+    images: compared. matched: detections that both found. missed: those of either that are not the same in
+        the other, of a repeated run as well. box_px: largest distance of a box coordinate, in image pixels.
+        score: largest difference of a score.
+    mask_pixels: share of the masks' pixels that agree. precision: (metric, before, after) of every average
+        precision that was measured, 0..1.
+    """
+
+    images: int = 0
+    matched: int = 0
+    missed: int = 0
+    box_px: float = 0.0
+    score: float = 0.0
+    mask_pixels: float = 1.0
+    precision: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How an exported graph is fed and what it returns.
+
+    form: `whole`, one graph from image to rows; `parts`, convolutional graphs with the host between them.
+    batch, height, width: what these dimensions of the input must be; 0 for any. Height and width are
+        multiples of `preprocess.pad_multiple`.
+    image: dtype of the input.
+    counted: whether an output `num_detections` follows the four others.
+    check: what its check against the model found; None where none was made.
+    """
+
+    form: Literal["whole", "parts"] = "whole"
+    batch: int = 0
+    height: int = 0
+    width: int = 0
+    image: Literal["float32", "uint8"] = "float32"
+    counted: bool = False
+    check: Check | None = None
+
+
+@dataclass(frozen=True)
 class Spec:
-    """Everything needed to feed a model and to read what it returns. precision: of the stored weights."""
+    """Everything needed to feed a model and to read what it returns.
+
+    precision: of the stored weights, and of the arithmetic of an exported graph. exported: None for a model
+    file of PyTorch.
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     preprocess: Preprocess = field(default_factory=Preprocess)
     classes: Classes = field(default_factory=Classes)
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     origin: Origin = field(default_factory=Origin)
+    exported: Exported | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:

@@ -15,7 +15,7 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.sampling import without_negatives
 from maskrcnn.errors import UserError
 from maskrcnn.model.mask_rcnn import MaskRCNN
-from maskrcnn.spec import Spec
+from maskrcnn.spec import Spec, spec_from_json
 from maskrcnn.training.checkpoint import keep_last, load_checkpoint, save_checkpoint
 from maskrcnn.training.finish import write_trained
 from maskrcnn.training.processes import Processes
@@ -243,7 +243,8 @@ def restore(checkpoint: Path, run: Run, spec: Spec) -> State:
     if not checkpoint.exists():
         return State()
     values = load_checkpoint(checkpoint)
-    if values["spec"] != spec.to_json():
+    # Read, not compared as text: a later version may know settings that this run has at their defaults.
+    if spec_from_json(values["spec"], checkpoint) != spec_from_json(spec.to_json(), checkpoint):
         raise UserError(
             f"{checkpoint}: is of another model than the one that is to be trained",
             hint="resume with the same settings, or name another --out",
