@@ -30,7 +30,7 @@ EXTRAS = {
 OF_BACKENDS = {
     "backends/pytorch.py": {"torch", "torchvision"},
     "backends/onnx_runtime.py": {"onnxruntime"},
-    "backends/openvino_runtime.py": {"openvino"},
+    "backends/silent_openvino.py": {"openvino"},
     "backends/tensorrt_runtime.py": {"tensorrt"},
 }
 # What each layer may import besides itself and the modules at the package's top.

@@ -146,10 +146,34 @@ def open_pytorch(path: str | Path, device: str = "auto", threads: int | None = N
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    spec, tensors = read_network(path)
+    return PyTorchBackend(spec, tensors, choose_device(device))
+
+
+def open_compiled(path: str | Path, device: str = "auto", threads: int | None = None) -> PyTorchBackend:
+    """As `open_pytorch`, with trunk and pyramid compiled for this machine, which takes a minute or so.
+
+    Raises UserError where torch cannot compile, as on a CPU without a C++ compiler.
+    """
+    backend = open_pytorch(path, device, threads)
+    backend.model.features = torch.compile(backend.model.features, dynamic=True)  # type: ignore[method-assign]
+    blank = np.zeros((1, 3, 128, 192), np.uint8)
+    try:
+        backend.run(blank, np.array([blank.shape[2:]]))
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{path}: torch {torch.__version__} cannot compile it here ({reason})",
+            hint="install a C++ compiler, or use --engine pytorch",
+        ) from error
+    return backend
+
+
+def read_network(path: str | Path) -> tuple[Spec, dict[str, Tensor]]:
+    """The description in a model file, and its tensors, float32, which are exactly those of its model."""
     spec, state = read_model_file(path)
     _check_tensors(path, spec, {name: values.shape for name, values in state.items()})
-    tensors = {name: torch.from_numpy(values) for name, values in state.items()}
-    return PyTorchBackend(spec, tensors, choose_device(device))
+    return spec, {name: torch.from_numpy(values) for name, values in state.items()}
 
 
 def choose_device(name: str) -> torch.device:

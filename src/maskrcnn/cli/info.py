@@ -1,6 +1,7 @@
 """`maskrcnn info`: what a model file says of itself, and what it costs to run."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ from maskrcnn.cli.network import Offline
 if TYPE_CHECKING:
     from maskrcnn.config import ModelConfig
     from maskrcnn.flops import Stage
-    from maskrcnn.spec import Spec
+    from maskrcnn.spec import Exported, Spec
 
 # height, width: 3:2 is the shape of most photographs; 800 x 1216 after the usual resizing and padding.
 PHOTOGRAPH = (2000, 3000)
@@ -18,7 +19,10 @@ PHOTOGRAPH = (2000, 3000)
 
 @dataclass(frozen=True)
 class Description:
-    """One model file. size_net: (height, width) that the operations are counted for, padding included."""
+    """One model file. size_net: (height, width) that the operations are counted for, padding included.
+
+    bytes, sha256: of the file, or of its files one after the other, in the order of their names.
+    """
 
     file: str
     bytes: int
@@ -53,29 +57,54 @@ def info(
 
 
 def describe(model: str) -> Description:
-    """Read a model file's header; PyTorch is not needed."""
-    import hashlib
-
+    """Read a model file's description; no engine is needed."""
     from maskrcnn.flops import count_stages
     from maskrcnn.predict import model_path
     from maskrcnn.preprocess import padded_size, resized_size
-    from maskrcnn.weights.model_file import read_header, read_spec
+    from maskrcnn.stored_spec import stored_spec
 
     path = model_path(model)
-    spec = read_spec(path)
-    shapes = {name: tuple(entry["shape"]) for name, entry in read_header(path).items() if "shape" in entry}
+    spec = stored_spec(path)
+    files = _files(path)
     height, width = padded_size(resized_size(PHOTOGRAPH, spec.preprocess), spec.preprocess)
     proposals, detections = spec.model.rpn.post_nms, spec.model.box_head.detections
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Description(
         file=str(path),
-        bytes=path.stat().st_size,
-        sha256=sha256,
+        bytes=sum(file.stat().st_size for file in files),
+        sha256=_sha256(files),
         spec=spec,
         size_net=(height, width),
-        stages=count_stages(spec.model, shapes, (height, width), proposals, detections),
+        stages=count_stages(spec.model, _shapes(path, spec), (height, width), proposals, detections),
     )
+
+
+def _files(path: Path) -> list[Path]:
+    """What belongs to a model: OpenVINO keeps the weights beside the graph, parts are a folder."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    return [path.with_suffix(".bin"), path] if path.suffix.lower() == ".xml" else [path]
+
+
+def _sha256(files: list[Path]) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _shapes(path: Path, spec: "Spec") -> dict[str, tuple[int, ...]]:
+    """Of the model's tensors by name: as they are stored, or, in a graph, as its description has them."""
+    if path.suffix.lower() == ".safetensors":
+        from maskrcnn.weights.model_file import read_header
+
+        return {name: tuple(entry["shape"]) for name, entry in read_header(path).items() if "shape" in entry}
+    from maskrcnn.weights.architecture import parameter_shapes
+
+    return dict(parameter_shapes(spec.model))
 
 
 def lines(description: Description) -> list[str]:
@@ -89,6 +118,7 @@ def lines(description: Description) -> list[str]:
         ("input", resizing(spec)),
         ("", f"mean {_numbers(spec.model.mean)}, std {_numbers(spec.model.std)}, of 0..255"),
         ("precision", spec.precision),
+        *(_exported(spec.exported, spec.preprocess.pad_multiple) if spec.exported else ()),
         *_costs(description),
         *_conventions(spec.model),
     ]
@@ -140,6 +170,24 @@ def resizing(spec: "Spec") -> str:
     if rule.resize == "fit_window" and rule.pad_to_window:
         padding = f"padded to {rule.short} x {rule.long}"
     return f"{size} ({rule.size_rule} rounding), {rule.filter} filter, {rule.channels.upper()}, {padding}"
+
+
+def _exported(exported: "Exported", multiple: int) -> list[tuple[str, str]]:
+    """What an exported graph takes, and what its check found."""
+    form = {"whole": "one graph", "parts": "three graphs, the rest on the host"}[exported.form]
+    count = str(exported.batch or "any number of")
+    images = f"{count} image{'s' * (exported.batch != 1)} at once"
+    sides = [str(side or f"multiple of {multiple}") for side in (exported.height, exported.width)]
+    rows = [("exported", f"{form}, {images}, {' x '.join(sides)} pixels, {exported.image}")]
+    check = exported.check
+    if check is None:
+        return [*rows, ("", "not checked against its model")]
+    found = f"{check.matched} of {check.matched + check.missed} detections in {check.images} images"
+    figures = f"boxes within {check.box_px:.2g} px, scores within {check.score:.2g}"
+    rows.append(("", f"checked: {found}, {figures}, masks agree on {100 * check.mask_pixels:.5g} %"))
+    for name, before, after in check.precision:
+        rows.append(("", f"{name} {100 * before:.1f} -> {100 * after:.1f}"))
+    return rows
 
 
 def _costs(description: Description) -> list[tuple[str, str]]:

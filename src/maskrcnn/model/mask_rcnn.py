@@ -163,10 +163,15 @@ class MaskRCNN(nn.Module):
 
 def for_inference(model: MaskRCNN) -> MaskRCNN:
     """Change the model in place into the same function with less work, no more to be trained or saved."""
-    for module in model.modules():
-        if isinstance(module, ConvNorm):
-            module.fold_norm()
     fc1 = getattr(model.box_head, "fc1", None)
     if isinstance(fc1, PooledLinear):
         model.box_head.fc1 = fc1.as_convolution(model.config.box_head.pool_side)
+    return fold_norms(model)
+
+
+def fold_norms(model: MaskRCNN) -> MaskRCNN:
+    """Change the model in place: batch norms become part of their convolutions. No more to be trained."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            module.fold_norm()
     return model.eval().requires_grad_(False)
