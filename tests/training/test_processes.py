@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec
-from maskrcnn.training.processes import Processes, _first_host, placed
 
 # A process of its own as torchrun, mpirun or srun would start it: batch 4 on images of one size.
 PROGRAM = """
@@ -79,35 +77,3 @@ def losses(out: Path) -> list[list[float]]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     names = ("rpn_objectness", "rpn_deltas", "box_classes", "box_deltas", "mask", "total")
     return [[line[name] for name in names] for line in lines]
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, Processes()),
-        ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Processes(3, 8, 1)),
-        (
-            {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
-            Processes(1, 2, 1),
-        ),
-        ({"PMI_RANK": "2", "PMI_SIZE": "4"}, Processes(2, 4, 2)),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, Processes(5, 8, 1)),
-    ],
-)
-def test_a_process_knows_its_place_by_what_started_it(
-    environment: dict[str, str], expected: Processes
-) -> None:
-    assert placed(environment) == expected
-
-
-def test_numbers_that_are_none_are_refused() -> None:
-    with pytest.raises(UserError, match="RANK=x"):
-        placed({"RANK": "x", "WORLD_SIZE": "2"})
-
-
-@pytest.mark.parametrize(
-    ("nodes", "host"),
-    [("gpu[03-05,9],cpu1", "gpu03"), ("login1,gpu[1-2]", "login1"), ("node7", "node7"), ("", "127.0.0.1")],
-)
-def test_slurms_first_host_is_where_processes_meet(nodes: str, host: str) -> None:
-    assert _first_host({"SLURM_NODELIST": nodes}) == host

@@ -1,7 +1,7 @@
 """`maskrcnn eval`: COCO average precision of a model, or of the results list of any program."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,14 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrcnn.cli.engine import Engine
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
     from maskrcnn.evaluation.ground_truth import GroundTruth
     from maskrcnn.evaluation.metrics import KindMetrics, Metrics
     from maskrcnn.evaluation.result_list import ResultList
+    from maskrcnn.team import Team
 
 Item = dict[str, Any]
 KINDS = {"bbox": "boxes", "segm": "masks"}
@@ -58,28 +60,40 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda and others of the engine.")] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None,
+    engine: Engine = None,
 ) -> None:
     """Measure average precision, precision and recall, and which class is taken for which."""
+    from maskrcnn.cli.together import together
+
+    with together(device) as team:
+        limits = [_limit(text, max_detections) for text in at_least or []]
+        _refuse_what_cannot_work(model, images, annotations, detections, save)
+        assert annotations is not None
+        from maskrcnn.evaluation import coco_metrics
+        from maskrcnn.evaluation.ground_truth import read_ground_truth
+        from maskrcnn.evaluation.result_list import read_results
+
+        truth = read_ground_truth(annotations)
+        if detections is None:
+            run = _Run(
+                str(model), device, batch, threads, engine, flip, _sides(scales), tiles, max_detections
+            )
+            results = _predicted(run, Path(images or ""), truth, save, team)
+        elif team.place.is_first:
+            results = read_results(detections, truth)
+        if team.place.is_first:
+            options = max_detections, score, mask_areas
+            _tell(coco_metrics.evaluate(truth, results, ("bbox", "segm"), *options), limits, as_json)
+
+
+def _tell(metrics: "Metrics", limits: "Sequence[_Limit]", as_json: bool) -> None:
+    """Print the measurement. Ends the program with 1 if a number is below its limit."""
     import json
 
-    limits = [_limit(text, max_detections) for text in at_least or []]
-    _refuse_what_cannot_work(model, images, annotations, detections, save)
-    assert annotations is not None
-    from maskrcnn.evaluation import coco_metrics
-    from maskrcnn.evaluation.ground_truth import read_ground_truth
-    from maskrcnn.evaluation.result_list import read_results
-
-    truth = read_ground_truth(annotations)
-    if detections is not None:
-        results = read_results(detections, truth)
-    else:
-        run = _Run(str(model), device, batch, threads, flip, _sides(scales), tiles, max_detections)
-        results = _predicted(run, Path(images or ""), truth, save)
-    metrics = coco_metrics.evaluate(truth, results, ("bbox", "segm"), max_detections, score, mask_areas)
-    known = metrics.numbers()
     print(json.dumps(metrics.to_json()) if as_json else "\n".join(lines(metrics)))
     for note in metrics.notes:
         print(f"note: {note}", file=sys.stderr)
+    known = metrics.numbers()
     failed = [words for limit in limits if (words := limit.failure(known))]
     for words in failed:
         print(f"below: {words}", file=sys.stderr)
@@ -118,6 +132,7 @@ class _Run:
     device: str
     batch: int
     threads: int | None
+    engine: str | None
     flip: bool
     scales: tuple[int, ...]
     tiles: str | None
@@ -165,8 +180,10 @@ def _limit(text: str, max_detections: int) -> _Limit:
     return _Limit(key, float(value))
 
 
-def _predicted(run: _Run, folder: Path, truth: "GroundTruth", save: Path | None) -> "ResultList":
-    """What a model finds in all images; also written to `save`."""
+def _predicted(
+    run: _Run, folder: Path, truth: "GroundTruth", save: Path | None, team: "Team"
+) -> "ResultList":
+    """What a model finds in all images, also written to `save`; in processes other than the first nothing."""
     from dataclasses import replace
 
     from maskrcnn.evaluation.class_mapping import map_classes
@@ -176,7 +193,7 @@ def _predicted(run: _Run, folder: Path, truth: "GroundTruth", save: Path | None)
     from maskrcnn.predict import open_model
 
     photographs = locate(truth, folder)
-    predictor = open_model(run.model, run.device, run.batch, run.threads)
+    predictor = open_model(run.model, run.device, run.batch, run.threads, run.engine)
     if run.flip or run.scales:
         predictor = Views(predictor, run.flip, run.scales)
     if run.tiles is not None:
@@ -184,8 +201,9 @@ def _predicted(run: _Run, folder: Path, truth: "GroundTruth", save: Path | None)
 
         predictor = tiled(predictor, run.tiles)
     mapping = map_classes(predictor.spec.classes, predictor.spec.model.classes, truth)
-    groups = predict_items(predictor, truth, photographs, mapping)
-    with _writing(save) as file:
+    share = team.share(photographs, truth.file_names)
+    groups = team.collected(predict_items(predictor, truth, share, mapping), len(photographs))
+    with _writing(save if team.place.is_first else None) as file:
         groups = _written(_counted(groups, len(photographs)), file)
         items = (item for group in groups for item in group)
         results = results_of(items, truth, f"the results of {run.model}")

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrcnn.cli.engine import Engine
 from maskrcnn.cli.network import Offline
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
     from maskrcnn.images import ImageFile
     from maskrcnn.media.find import Moving, Stills
+    from maskrcnn.predict import Predictor
     from maskrcnn.results import Output
+    from maskrcnn.team import Team
 
 SCORE = 0.5
 MODEL = "Model file, `example` for the one that comes along, or zoo:NAME."
@@ -52,30 +55,50 @@ def predict(
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help=SECONDS)] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None,
+    engine: Engine = None,
     offline: Offline = False,
 ) -> None:
     """Find and outline the objects in images, videos and what cameras see."""
-    from maskrcnn.cli.account import Account
-    from maskrcnn.media.find import Stills, find_sources, words_in
+    from maskrcnn.cli.together import together
+    from maskrcnn.media.find import find_sources, words_in
     from maskrcnn.predict import open_model
+
+    with together(device) as team:
+        _refuse_to_share(sources, (), team)
+        listed = words_in(sys.stdin.buffer.read()) if "-" in sources else []
+        parts = find_sources(sources, listed, skip=out)
+        _check_ends(parts, endless=frames is None and seconds is None)
+        _refuse_to_share(sources, parts, team)
+        kinds = _kinds(("" if stream else "image") if save is None else save)
+        output = _output(parts, out, kinds, score, annotations)
+        predictor = open_model(model, device, batch, threads, engine)
+        if tiles is not None:
+            from maskrcnn.tiles import tiled
+
+            predictor = tiled(predictor, tiles)
+        _predict_all(predictor, parts, output, stream, (frames, seconds), team)
+
+
+def _predict_all(
+    predictor: "Predictor",
+    parts: "Sequence[Stills | Moving]",
+    output: "Output",
+    stream: bool,
+    ends: tuple[int | None, float | None],
+    team: "Team",
+) -> None:
+    """Predict, write and tell. ends: frames and seconds after which each video and camera ends."""
+    from maskrcnn.cli.account import Account
+    from maskrcnn.media.find import Stills
     from maskrcnn.results import COCO_FILE, GrowingList
     from maskrcnn.whole_file import shown
 
-    listed = words_in(sys.stdin.buffer.read()) if "-" in sources else []
-    parts = find_sources(sources, listed, skip=out)
-    _check_ends(parts, endless=frames is None and seconds is None)
-    kinds = _kinds(("" if stream else "image") if save is None else save)
-    output = _output(parts, out, kinds, score, annotations)
-    predictor = open_model(model, device, batch, threads)
-    if tiles is not None:
-        from maskrcnn.tiles import tiled
-
-        predictor = tiled(predictor, tiles)
     items = _items(parts)
-    if kinds:
+    if output.kinds:
         output.check_folder(items)
-    coco_file = GrowingList(out / COCO_FILE) if "coco" in kinds else nullcontext()
-    with coco_file as coco:
+    coco_path = output.folder / COCO_FILE
+    lists = "coco" in output.kinds and team.place.is_first
+    with GrowingList(coco_path) if lists else nullcontext() as coco:
         width = max(len(shown(item.name)) for item in items)
         images = all(isinstance(part, Stills) for part in parts)
         account = Account(stream, len(items), width, images, coco)
@@ -83,14 +106,29 @@ def predict(
             if isinstance(part, Stills):
                 from maskrcnn.cli.predict_stills import predict_stills
 
-                predict_stills(predictor, part, output, account)
+                predict_stills(predictor, part, output, account, team)
             else:
                 from maskrcnn.cli.predict_video import Limits, predict_moving
 
-                predict_moving(predictor, part, output, account, Limits(frames, seconds))
-    if "coco" in kinds and account.listed:
-        account.words(f"{account.listed} images   -> {out / COCO_FILE}")
+                predict_moving(predictor, part, output, account, Limits(*ends))
+    if account.listed and coco is not None:
+        account.words(f"{account.listed} images   -> {coco_path}")
     account.finish()
+
+
+def _refuse_to_share(sources: Sequence[str], parts: "Sequence[Stills | Moving]", team: "Team") -> None:
+    """What several processes cannot read: the standard input of one of them, and frames out of order."""
+    from maskrcnn.media.find import Stills
+
+    if team.place.count == 1:
+        return
+    moving = [part.place for part in parts if not isinstance(part, Stills)]
+    if "-" in sources or moving:
+        name = "the list on standard input" if "-" in sources else moving[0]
+        raise UserError(
+            f"{name}: cannot be shared by {team.place.count} processes",
+            hint="they share images that are named; start one process for anything else",
+        )
 
 
 def _check_ends(parts: "Sequence[Stills | Moving]", endless: bool) -> None:

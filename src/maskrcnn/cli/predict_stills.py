@@ -1,62 +1,139 @@
-"""Images one by one: predicted, written and told of."""
+"""Images one by one: predicted, written and told of; shared by the processes of the command."""
 
+import base64
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from maskrcnn.cli.account import Account, counts, progress
 from maskrcnn.cli.json_lines import json_line
+from maskrcnn.errors import UserError
+from maskrcnn.results import Written
 from maskrcnn.stream import Finished, Found, Unreadable, predict_files
 from maskrcnn.whole_file import shown
 
 if TYPE_CHECKING:
+    from maskrcnn.detections import Detections
     from maskrcnn.media.find import Stills
     from maskrcnn.predict import Predictor
-    from maskrcnn.results import Output, Written
+    from maskrcnn.results import Output
+    from maskrcnn.spec import Spec
+    from maskrcnn.team import Team
+
+# These kinds are files of the whole run: of several processes the first writes them.
+OF_RUN = ("yolo", "csv", "cvat")
 
 
 @dataclass(frozen=True)
 class _Done:
-    written: "Written"
+    written: Written
     line: str
+    packed: str
 
 
-def predict_stills(predictor: "Predictor", stills: "Stills", output: "Output", account: Account) -> None:
+@dataclass(frozen=True)
+class _Told:
+    """What the first process says of an image and adds to the files of the run, of what JSON can hold.
+
+    parts: of its line. paths: of its own files. line: as JSON. packed: what was found, "" if nobody asks.
+    error, hint: why it was left out; "" if it was not.
+    """
+
+    parts: Sequence[str] = ()
+    paths: Sequence[str] = ()
+    line: str = ""
+    coco: Sequence[dict[str, Any]] = ()
+    notes: Sequence[str] = ()
+    packed: str = ""
+    error: str = ""
+    hint: str = ""
+
+
+def predict_stills(
+    predictor: "Predictor", stills: "Stills", output: "Output", account: Account, team: "Team"
+) -> None:
     """Every image, in order; one that cannot be read is left out."""
-    outcomes = predict_files(
-        predictor, stills.files, _writer(output, account.stream), "image" in output.kinds
-    )
+    files = stills.files
+    share = team.share(files, (file.name for file in files))
+    of_run = output.only(tuple(kind for kind in OF_RUN if kind in output.kinds and team.place.count > 1))
+    own = output.only(tuple(kind for kind in output.kinds if kind not in of_run.kinds))
+    write = _writer(own, account.stream, pack=bool(of_run.kinds))
+    outcomes = predict_files(predictor, share, write, "image" in output.kinds)
     done = 0
-    with progress(len(stills.files), "images") as advance, closing(outcomes):  # type: ignore[type-var]
+    with progress(len(files), "images") as advance, closing(outcomes):  # type: ignore[type-var]
         try:
-            for outcome in outcomes:
-                if isinstance(outcome, Unreadable):
-                    account.left_out(outcome.error)
-                else:
-                    _tell(outcome, output.score, account)
+            for message in team.collected(_told(outcomes, output.score), len(files)):
+                told = _Told(**message)
+                added = Written((), ())
+                if told.packed:
+                    found = Found(files[done], None, _unpacked(told.packed, predictor.spec), 0)
+                    added = of_run.write(found)
+                _tell(files[done].name, told, added, account)
                 done += 1
                 advance()
         except KeyboardInterrupt:
-            print(f"stopped: {done} of {len(stills.files)} images are done", file=sys.stderr)
+            print(f"stopped: {done} of {len(files)} images are done", file=sys.stderr)
             raise
 
 
-def _writer(output: "Output", stream: bool) -> Callable[[Found], _Done]:
+def _writer(output: "Output", stream: bool, pack: bool) -> Callable[[Found], _Done]:
     def write(found: Found) -> _Done:
         place = found.file.place or str(found.file.path)
-        line = json_line(place, found.detections.above(output.score)) if stream else ""
-        return _Done(output.write(found), line)
+        good = found.detections.above(output.score)
+        line = json_line(place, good) if stream else ""
+        return _Done(output.write(found), line, _packed(good) if pack else "")
 
     return write
 
 
-def _tell(finished: Finished[_Done], score: float, account: Account) -> None:
-    found, written = finished.found, finished.written.written
-    account.json_line(finished.written.line)
-    account.written(written)
-    parts = [counts(found.detections.above(score)), f"{found.milliseconds:.0f} ms"]
-    if written.paths:
-        parts.append(f"-> {shown(written.paths[0])}")
-    account.line(shown(found.file.name), *parts)
+def _told(outcomes: "Iterator[Finished[_Done] | Unreadable]", score: float) -> Iterator[dict[str, Any]]:
+    """The fields of a _Told for each image."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unreadable):
+            told = _Told(error=outcome.error.message, hint=outcome.error.hint)
+        else:
+            found, done = outcome.found, outcome.written
+            told = _Told(
+                parts=(counts(found.detections.above(score)), f"{found.milliseconds:.0f} ms"),
+                paths=[str(path) for path in done.written.paths],
+                line=done.line,
+                coco=done.written.coco,
+                notes=done.written.notes,
+                packed=done.packed,
+            )
+        yield vars(told)
+
+
+def _tell(name: str, told: _Told, added: Written, account: Account) -> None:
+    if told.error:
+        account.left_out(UserError(told.error, hint=told.hint))
+        return
+    account.json_line(told.line)
+    account.written(Written((), tuple(told.coco), (*told.notes, *added.notes)))
+    paths: list[str | Path] = [*told.paths, *added.paths]
+    account.line(shown(name), *told.parts, *([f"-> {shown(paths[0])}"] if paths else []))
+
+
+def _packed(detections: "Detections") -> str:
+    from safetensors.numpy import save
+
+    names = ("boxes", "scores", "labels", "roi_masks", "size")
+    # safetensors takes the bytes as they lie.
+    arrays = {name: np.ascontiguousarray(getattr(detections, name)) for name in names}
+    return base64.b64encode(save(arrays)).decode()
+
+
+def _unpacked(packed: str, spec: "Spec") -> "Detections":
+    from safetensors.numpy import load
+
+    from maskrcnn.detections import Detections
+
+    arrays = load(base64.b64decode(packed))
+    height, width = arrays.pop("size").tolist()
+    paste = spec.model.conventions.mask_paste
+    return Detections(**arrays, size=(height, width), classes=spec.classes, mask_paste=paste)

@@ -1,10 +1,9 @@
 """The processes that share a training: torchrun's, mpirun's or Slurm's, or this one alone."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,15 +11,8 @@ import torch
 from torch import Tensor, distributed
 
 from maskrcnn.errors import UserError
+from maskrcnn.launch import Place, address, place_of
 
-# (rank, number of processes, rank on this host) as torchrun, Open MPI, MPICH and Slurm name them
-NAMES = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-)
-PORT = 29500
 # The first process may evaluate or write for long while the others wait.
 PATIENCE = timedelta(hours=2)
 # Numbers sent at once: 100 MB.
@@ -28,17 +20,8 @@ BUCKET = 25_000_000
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among all; local: its number on this host, by which it takes a GPU."""
-
-    rank: int = 0
-    count: int = 1
-    local: int = 0
-
-    @property
-    def is_first(self) -> bool:
-        """The one that writes and prints."""
-        return self.rank == 0
+class Processes(Place):
+    """This process among all; local: the GPU of this host that it takes."""
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
@@ -78,16 +61,7 @@ class Processes:
 
 def placed(environment: Mapping[str, str] = os.environ) -> Processes:
     """Which process this is, by what started it; the only one where nothing says otherwise."""
-    for rank, count, local in NAMES:
-        if rank in environment and count in environment:
-            numbers = [environment[rank], environment[count], environment.get(local, environment[rank])]
-            if not all(number.isdigit() for number in numbers):
-                raise UserError(
-                    f"{rank}={numbers[0]}, {count}={numbers[1]}: are no process numbers",
-                    hint="start it with torchrun, mpirun or srun",
-                )
-            return Processes(*map(int, numbers))
-    return Processes()
+    return Processes(*astuple(place_of(environment)))
 
 
 @contextmanager
@@ -97,30 +71,22 @@ def joined(device_type: str) -> Iterator[Processes]:
     if processes.count == 1 and "WORLD_SIZE" not in os.environ:
         yield processes
         return
-    os.environ.setdefault("MASTER_ADDR", _first_host(os.environ))
-    os.environ.setdefault("MASTER_PORT", str(PORT))
+    host, port = address(os.environ)
+    os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
     backend = "nccl" if device_type == "cuda" else "gloo"
     try:
         distributed.init_process_group(
             backend, rank=processes.rank, world_size=processes.count, timeout=PATIENCE
         )
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"{address}: the processes could not meet there ({str(error).splitlines()[0]})",
+            f"{host}:{port}: the processes could not meet there ({str(error).splitlines()[0]})",
             hint="set MASTER_ADDR and MASTER_PORT to a free port of the first host",
         ) from error
     try:
         yield processes
     finally:
         distributed.destroy_process_group()
-
-
-def _first_host(environment: Mapping[str, str]) -> str:
-    """Of Slurm's list of nodes, such as `gpu[03-05,9],cpu1`; this host where there is none."""
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "")
-    match = re.match(r"([^\[,]+)(?:\[(\d+))?", nodes)
-    return f"{match[1]}{match[2] or ''}" if match else "127.0.0.1"
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
