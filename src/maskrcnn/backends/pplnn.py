@@ -1,0 +1,192 @@
+"""Runs the graphs of a `.parts` model with PPL.NN, the x86 engine of OpenPPL, through its module `pyppl`."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.backends.pplnn_graph import check_graph
+from maskrcnn.errors import UserError
+
+# GetRetCodeStr of another number reads beyond its table.
+KNOWN_CODES = range(13)
+TRIAL_SECONDS = 300
+# A first run with an image of this side, or with one box.
+TRIAL_SIDE = 128
+TRIAL = "import sys; from maskrcnn.backends.pplnn import trial; trial(sys.argv[1])"
+
+
+class PplnnSession:
+    """One graph on the CPU; calls from several threads wait for each other, as one runtime has one caller."""
+
+    def __init__(self, path: Path, pyppl: "_Pyppl", engine: Any, builder: Any, runtime: Any) -> None:
+        self.path = path
+        self.pyppl = pyppl
+        # A runtime does not keep alive what it was made of.
+        self.owners = (engine, builder)
+        self.runtime = runtime
+        self.lock = Lock()
+
+    def __call__(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Float arrays by the names of the graph's inputs -> all its outputs by name."""
+        with self.lock:
+            for tensor in self.inputs():
+                # Strides are ignored, and bytes and float16 refused.
+                array = np.ascontiguousarray(arrays[tensor.GetName()], np.float32)
+                self._check(tensor.ConvertFromHost(array), f"input {tensor.GetName()}")
+            self._check(self.runtime.Run(), "a run")
+            outputs = [self.runtime.GetOutputTensor(n) for n in range(self.runtime.GetOutputCount())]
+            return {tensor.GetName(): self._array(tensor) for tensor in outputs}
+
+    def inputs(self) -> list[Any]:
+        """The tensors that a run reads, in the order of the graph."""
+        return [self.runtime.GetInputTensor(n) for n in range(self.runtime.GetInputCount())]
+
+    def _array(self, tensor: Any) -> np.ndarray:
+        dims = [int(side) for side in tensor.GetShape().GetDims()]
+        if 0 in dims:
+            return np.zeros(dims, np.float32)  # what the engine makes of no elements is no array
+        host = tensor.ConvertToHost()
+        if not host:
+            raise _failed(self.path, f"output {tensor.GetName()} cannot be read")
+        return np.asarray(host)
+
+    def _check(self, code: int, what: str) -> None:
+        self.pyppl.check(self.path, code, what)
+
+
+class _Pyppl:
+    """The two modules of the engine."""
+
+    def __init__(self, nn: ModuleType, common: ModuleType) -> None:
+        self.nn: Any = nn
+        self.common: Any = common
+
+    def check(self, path: Path, code: int, what: str) -> None:
+        """Raise UserError unless a call returned success."""
+        if code != self.common.RC_SUCCESS:
+            words = self.common.GetRetCodeStr(code) if code in KNOWN_CODES else "unknown"
+            raise _failed(path, f"{what}: {words}, code {code}")
+
+
+def session(
+    path: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "fp32",
+    guarded: bool = True,
+) -> PplnnSession:
+    """Open one graph of a `.parts` model.
+
+    device: `auto` or `cpu`. threads: OpenMP threads of the whole process, None to leave them.
+    guarded: what is known to give wrong numbers or to end the process is refused, and the first run happens
+        in a child process, so that no graph can end this one.
+    Raises UserError where `pyppl` is missing and for a graph that it cannot run.
+    """
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device {device}: PPL.NN runs on the CPU here", hint="use --device cpu")
+    if precision != "fp32":
+        raise UserError(
+            f"{path}: computes in {precision}, and PPL.NN on a CPU in fp32", hint="export the model in fp32"
+        )
+    pyppl = _import_pyppl()
+    if guarded:
+        check_graph(path)
+        _try_in_child(path)
+    if threads is not None:
+        _set_threads(threads)
+    return _open(path, pyppl)
+
+
+def _import_pyppl() -> _Pyppl:
+    try:
+        from pyppl import common, nn  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise _not_installed(str(error)) from error
+    missing = [name for name in ("x86", "onnx") if not hasattr(nn, name)]
+    if missing:
+        raise _not_installed(f"its pyppl was built without {' and '.join(missing)}")
+    return _Pyppl(nn, common)
+
+
+def _open(path: Path, pyppl: _Pyppl) -> PplnnSession:
+    nn = pyppl.nn
+    nn.SetLoggingLevel(pyppl.common.LOG_LEVEL_ERROR)
+    engine = nn.x86.EngineFactory.Create(nn.x86.EngineOptions())
+    if not engine:
+        raise _failed(path, "no x86 engine on this machine")
+    builder = nn.onnx.RuntimeBuilderFactory.Create()
+    if not builder:
+        raise _failed(path, "no builder")
+    pyppl.check(path, builder.LoadModelFromFile(str(path)), "loading")
+    resources = nn.onnx.RuntimeBuilderResources()
+    resources.engines = [engine]
+    pyppl.check(path, builder.SetResources(resources), "setting the engine")
+    pyppl.check(path, builder.Preprocess(), "preparing")
+    runtime = builder.CreateRuntime()
+    if not runtime:
+        raise _failed(path, "no runtime")
+    return PplnnSession(path, pyppl, engine, builder, runtime)
+
+
+def _try_in_child(path: Path) -> None:
+    """Several of the engine's kernels end the process on graphs that they do not expect."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
+    command = [sys.executable, "-c", TRIAL, str(path)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, env=environment, timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _failed(path, f"a first run took over {TRIAL_SECONDS} s") from error
+    if done.returncode < 0:
+        raise _failed(path, f"it ends the process by {signal.Signals(-done.returncode).name}")
+    # What it refuses in words it says again here.
+
+
+def trial(path: str) -> None:
+    """Open a graph and run it once on zeros, an image of one size or one box."""
+    opened = session(Path(path), guarded=False)
+    arrays = {}
+    for tensor in opened.inputs():
+        dims = [int(side) for side in tensor.GetShape().GetDims()]
+        arrays[tensor.GetName()] = np.zeros(_with_sides(dims), np.float32)
+    opened(arrays)
+
+
+def _with_sides(dims: Sequence[int]) -> list[int]:
+    """Free dimensions are -1: the first is a count, the others are sides of an image."""
+    return [side if side >= 0 else TRIAL_SIDE if place else 1 for place, side in enumerate(dims)]
+
+
+def _set_threads(threads: int) -> None:
+    """pyppl has no call for it; the library that counts threads is also torch's."""
+    try:
+        ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
+    except OSError as error:
+        raise UserError(
+            f"--threads {threads}: libgomp.so.1, which counts PPL.NN's threads, cannot be loaded",
+            hint=f"leave --threads out and set OMP_NUM_THREADS={threads}",
+        ) from error
+
+
+def _failed(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path}: PPL.NN cannot run it ({reason})",
+        hint="export the model as parts in opset 11; its log is on stderr",
+    )
+
+
+def _not_installed(reason: str) -> UserError:
+    return UserError(
+        f"PPL.NN cannot be imported ({reason})",
+        hint="build OpenPPL's pyppl from source with x86 and ONNX; pyppl on PyPI is another program",
+    )

@@ -1,0 +1,1 @@
+"""What stands between the convolutional graphs of a detector, in numpy and for every engine."""
