@@ -31,6 +31,14 @@ test: $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV)
 
+# Photographs come with two packages of which the demonstration needs no code.
+$(VENV)/installed-demo: pyproject.toml scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(VENV)
+	@echo "Installing into $(VENV)"
+	@$(INSTALL) ".[onnx]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps scikit-image matplotlib
+	@touch $@
+
 # The stamp is written last, so an interrupted installation is taken up again.
 $(VENV)/installed-%: pyproject.toml scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(VENV)

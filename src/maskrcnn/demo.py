@@ -1,7 +1,7 @@
 """The demonstration's photographs, copied out of installed packages: `python -m maskrcnn.demo FOLDER`."""
 
 import sys
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from maskrcnn.errors import UserError
@@ -26,9 +26,13 @@ def write_photographs(folder: Path) -> list[Path]:
 
 def _copy(package: str, inside: str, folder: Path) -> Path:
     target = folder / Path(inside).name
+    # The package is not imported, so nothing that it depends on needs to be there.
+    found = find_spec(package)
     try:
-        photograph = files(package).joinpath(inside).read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError) as error:
+        if found is None or found.origin is None:
+            raise FileNotFoundError(package)
+        photograph = (Path(found.origin).parent / inside).read_bytes()
+    except FileNotFoundError as error:
         raise UserError(
             f"{package}/{inside}: this photograph of the demonstration is not installed",
             hint='install it with `pip install "maskrcnn[demo]"`',
