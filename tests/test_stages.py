@@ -1,6 +1,7 @@
 """Arrays and rows of stages are compared, with numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -198,7 +199,14 @@ def test_words_name_the_models_whichever_of_them_was_fed() -> None:
         ran("B", stem=stem), ran("A", stem=np.zeros((1, 2, 2, 2))), np.arange(2), Tolerance()
     )
     assert found["stem"].words == "not finite in B"
-    assert compare_runs(ran("B", stem=stem), ran("A"), np.arange(2), Tolerance())["stem"].words == "only in B"
+
+
+def test_a_level_that_one_neck_lacks_is_told_and_a_stage_that_one_engine_does_not_tell_is_not() -> None:
+    stem = np.zeros((1, 2, 2, 2), np.float32)
+    a, b = ran("A"), ran("B", stem=stem)
+    assert "stem" not in compare_runs(a, b, np.arange(2), Tolerance())
+    c4 = replace(a, spec=replace(a.spec, model=replace(a.spec.model, neck="c4")))
+    assert compare_runs(c4, b, np.arange(2), Tolerance())["stem"].words == "only in B"
 
 
 def test_on_equal_inputs_the_comparison_ends_where_a_stage_does_not_fit() -> None:

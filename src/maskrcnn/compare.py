@@ -124,8 +124,8 @@ def spec_differences(a: Spec, b: Spec) -> list[Setting]:
     return [
         Setting(field, value, theirs[field])
         for field, value in _leaves(asdict(a))
-        if value != theirs[field]
-        and not field.startswith(("origin.", "format"))
+        if not field.startswith(("origin.", "format", "exported"))
+        and value != theirs[field]
         and field.rpartition(".")[2] not in OF_TRAINING
     ]
 

@@ -175,7 +175,7 @@ def test_a_long_list_of_single_objects_is_cut() -> None:
 def test_an_engine_that_tells_no_stages_is_named_and_what_is_found_is_compared(
     run: Run, model_file: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_whole(path: str, device: str) -> Predictor:
+    def open_whole(path: str, device: str, *_: object) -> Predictor:
         backend = open_model(path, device).backend
         return Predictor(SimpleNamespace(spec=backend.spec, run=backend.run))  # type: ignore[arg-type]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from maskrcnn.cli.engine import NAMES
 from maskrcnn.cli.network import Offline
 from maskrcnn.errors import UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Objects that only one model found: a person is shown so many, --json has all.
 MOST_SINGLES = 10
 MODEL = "Model file, `example`, or zoo:NAME."
+ENGINES = f"Of A and B, with a comma, or one for both; each of {NAMES}."
 IMAGES = (
     "Image files, folders, patterns, archives, http addresses, and - for a list of these on standard input."
 )
@@ -42,6 +44,8 @@ def compare(
         float, typer.Option(min=0, max=1, help="Detections of at least this score need a partner.")
     ] = 0.1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda and others of the engines.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the networks.")] = None,
+    engines: Annotated[str | None, typer.Option(metavar="A[,B]", help=ENGINES)] = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
@@ -50,13 +54,18 @@ def compare(
 
     from maskrcnn.agreement import Tolerance
     from maskrcnn.compare import Comparison, Report, Staged, spec_differences
+    from maskrcnn.export.staged import open_staged
     from maskrcnn.predict import open_model
 
     for option, value in (("--tolerance", tolerance), ("--box-tolerance", box_tolerance)):
         if not isfinite(value):
             raise UserError(f"{option} {value}: is no limit", hint="leave it out for the usual one")
     files = _find_images(images)
-    models = open_model(a, device), open_model(b, device)
+    first, _, second = (engines or "").partition(",")
+    models = (
+        open_staged(a, lambda path: open_model(path, device, 1, threads, first or None), stages),
+        open_staged(b, lambda path: open_model(path, device, 1, threads, second or first or None), stages),
+    )
     limits = Tolerance(tolerance, box_tolerance, score)
     comparison = Comparison(*models, limits, stages)
     for name, model in zip((a, b), models, strict=True):

@@ -10,13 +10,16 @@ import typer
 from typer.core import TyperGroup
 
 import maskrcnn
+from maskrcnn.cli.bench import bench
 from maskrcnn.cli.compare import compare
 from maskrcnn.cli.convert import convert
 from maskrcnn.cli.data import app as data
 from maskrcnn.cli.eval import evaluate
+from maskrcnn.cli.export import export
 from maskrcnn.cli.info import info
 from maskrcnn.cli.network import Terminal
 from maskrcnn.cli.predict import predict
+from maskrcnn.cli.quantize import quantize
 from maskrcnn.cli.train import train
 from maskrcnn.cli.zoo import zoo
 from maskrcnn.download import WATCH
@@ -26,7 +29,17 @@ from maskrcnn.whole_file import shown
 # As shells count: 128 + the signal's number.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 # Package that a verb imports: extra of this one that installs it.
-EXTRA_OF = {"torch": "torch", "torchvision": "torch", "hotcoco": "eval", "av": "video"}
+EXTRA_OF = {
+    "torch": "torch",
+    "torchvision": "torch",
+    "hotcoco": "eval",
+    "av": "video",
+    "nncf": "quantize",
+    "onnx": "export",
+    "onnxscript": "export",
+    "openvino": "openvino",
+    "onnxruntime": "onnx",
+}
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -67,6 +80,9 @@ app.command()(convert)
 app.command()(compare)
 app.command()(train)
 app.command("eval")(evaluate)
+app.command()(export)
+app.command()(quantize)
+app.command()(bench)
 app.add_typer(data, name="data")
 app.command()(zoo)
 
