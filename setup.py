@@ -1,5 +1,7 @@
 """Compiles the loops of the engine `native`; without a C compiler the package is complete but for it."""
 
+from pathlib import Path
+
 from setuptools import Extension, setup
 
 FOLDER = "src/maskrcnn/host/native"
@@ -7,7 +9,7 @@ FOLDER = "src/maskrcnn/host/native"
 COMPILED = Extension(
     "maskrcnn.host.native.compiled",
     sources=[f"{FOLDER}/native.c"],
-    depends=[f"{FOLDER}/kernels.h", f"{FOLDER}/regions.h"],
+    depends=sorted(str(path) for path in Path(FOLDER).glob("*.h")),
     extra_compile_args=["-O3", "-Wno-psabi"],
     optional=True,
 )

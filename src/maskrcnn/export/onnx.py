@@ -3,19 +3,15 @@
 B images, D detections per image, M mask pixels per side.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-import maskrcnn
 from maskrcnn.backends.pytorch import read_network
 from maskrcnn.errors import UserError
+from maskrcnn.export.clean import clean, quiet
 from maskrcnn.export.form import Form, described
 from maskrcnn.export.graph import WholeGraph
 from maskrcnn.export.onnx_ops import translations
@@ -72,7 +68,8 @@ def onnx_graph(model_file: str | Path, form: Form, as_stored: bool = False) -> t
     network = model.eval().requires_grad_(False) if as_stored else fold_norms(model)
     graph = _traced(WholeGraph(network, form), example, ranges, form)
     name_stages(graph)
-    _tidy(graph)
+    clean(graph)
+    _name_sides(graph)
     return exported, graph
 
 
@@ -100,7 +97,7 @@ def _side(name: str, multiple: int) -> Any:
 def _traced(
     model: WholeGraph, example: tuple[Tensor, ...], ranges: dict[str, Any], form: Form
 ) -> "ModelProto":
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         program = torch.onnx.export(
             model,
             example,
@@ -116,28 +113,8 @@ def _traced(
     return program.model_proto
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters warn and log of their own workings, other things in each version of torch."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _tidy(graph: "ModelProto") -> None:
-    """Leave what runs; torch notes the source line, with its folder, at every node."""
-    graph.producer_name, graph.producer_version = "maskrcnn", maskrcnn.__version__
-    del graph.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    del graph.graph.value_info[:]
-    for value in (*graph.graph.node, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
-        del value.metadata_props[:]
-        value.doc_string = ""
+def _name_sides(graph: "ModelProto") -> None:
+    """Call the free dimensions of the inputs what they are."""
     for value in graph.graph.input:
         for name, dimension in zip(_names(value.name), value.type.tensor_type.shape.dim, strict=True):
             if dimension.dim_param:

@@ -4,10 +4,8 @@ B images, L levels, A anchors per cell, R boxes, C channels, S bins and M mask p
 """
 
 import io
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import maskrcnn
 from maskrcnn.backends.pytorch import read_network
 from maskrcnn.errors import UserError
+from maskrcnn.export.clean import clean, quiet
 from maskrcnn.export.form import FIRST_OPSET, LAST_OPSET, Form, described
 from maskrcnn.model.layers import ConvNorm
 from maskrcnn.model.mask_rcnn import MaskRCNN, fold_norms
@@ -63,7 +61,9 @@ def export_parts(
     with whole_folder(Path(out)) as folder:
         for name, part in parts_of(model, exported).items():
             graph = _traced(part, opset)
-            _tidy(graph, {KEY: exported.to_json()})
+            clean(graph)
+            _names_last(graph.graph)
+            graph.metadata_props.add(key=KEY, value=exported.to_json())
             write = _write_onnx if suffix == ".onnx" else _write_openvino
             write(graph, folder / f"{name}{suffix}", exported)
         (folder / PARTS_FILE).write_text(exported.to_json())
@@ -263,7 +263,7 @@ def _traced(part: Part, opset: int) -> "ModelProto":
     if part.multiple:
         free |= {2: "height", 3: "width"}
     inputs, outputs = [part.inputs], list(part.outputs)
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         if opset < FIRST_OPSET:
             file: Any = io.BytesIO()
             torch.onnx.export(
@@ -297,33 +297,6 @@ def _dimension(name: str, multiple: int) -> Any:
     if multiple == 1:
         return torch.export.Dim(name, min=64, max=1 << 14)
     return torch.export.Dim(f"{name}_cells", min=2, max=512) * multiple
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters warn and log of their own workings, other things in each version of torch."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _tidy(graph: "ModelProto", metadata: Mapping[str, str]) -> None:
-    """Leave what runs and describes; torch may note source lines, with their folder, at every node."""
-    graph.producer_name, graph.producer_version = "maskrcnn", maskrcnn.__version__
-    del graph.metadata_props[:]
-    for key, value in metadata.items():
-        graph.metadata_props.add(key=key, value=value)
-    del graph.graph.metadata_props[:]
-    del graph.graph.value_info[:]
-    for part in (*graph.graph.node, *graph.graph.initializer, *graph.graph.input, *graph.graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    _names_last(graph.graph)
 
 
 def _names_last(graph: "GraphProto") -> None:

@@ -1,9 +1,7 @@
 """Quantises ONNX graphs to 8 bits as ONNX Runtime computes them, by pairs of (De)QuantizeLinear."""
 
-import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
 from maskrcnn.errors import UserError
+from maskrcnn.export.clean import quiet
 from maskrcnn.export.quantize_layers import PASSING, WEIGHTED, Node, between, layers_of
 from maskrcnn.stored_spec import KEY
 
@@ -88,7 +87,7 @@ class Graph:
             op_types_to_quantize=KINDS,
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
-        with _quiet():
+        with quiet():
             quantizer.quantize_model()
         return quantizer.model.model
 
@@ -116,23 +115,12 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _ranges(graph: onnx.ModelProto, inputs: Iterable[dict[str, np.ndarray]]) -> TensorsData:
     """The least and the largest value of what convolutions, products and sums read and write."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         plain, measuring = Path(folder) / "graph.onnx", Path(folder) / "measuring.onnx"
         onnx.save(graph, plain)
         calibrator = create_calibrator(plain, KINDS, str(measuring), CalibrationMethod.MinMax)
         calibrator.collect_data(_Reader(inputs))
         return calibrator.compute_data()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser logs advice on steps that are taken care of here."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _nodes(graph: onnx.ModelProto) -> Iterator[Node]:
