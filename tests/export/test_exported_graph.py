@@ -14,6 +14,7 @@ from maskrcnn.spec import Exported, Spec
 from maskrcnn.stored_spec import KEY, stored_spec
 
 onnx = pytest.importorskip("onnx")
+pytest.importorskip("torch", minversion="2.11")
 pytest.importorskip("onnxscript")
 onnxruntime = pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")

@@ -121,6 +121,7 @@ def test_an_exported_network_tells_the_stages_of_its_neck_and_a_changed_weight_i
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("onnxscript")
+    pytest.importorskip("torch", minversion="2.11")
     from maskrcnn.export.onnx import export_onnx
 
     source = model_file(tmp_path / "c4.safetensors", replace(SMALL["c4"]))

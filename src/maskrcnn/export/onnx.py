@@ -31,6 +31,8 @@ OUTPUTS = ("boxes", "scores", "labels", "masks", "num_detections")
 TRACED = (128, 192)
 # Longer sides than this many times the padding multiple, 16384 at 32, are refused by the graph's ranges.
 MOST = 512
+# 2.6 fails on the sizes of its own interpolation and padding; those between were not tried.
+OLDEST = (2, 11)
 
 
 def export_onnx(model_file: str | Path, out: str | Path, form: Form | None = None) -> Spec:
@@ -60,6 +62,11 @@ def onnx_graph(model_file: str | Path, form: Form, as_stored: bool = False) -> t
 
     as_stored: weights as in the file, their norms beside them and not folded in.
     """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
+        raise UserError(
+            f"torch {torch.__version__} cannot export a whole graph; {OLDEST[0]}.{OLDEST[1]} or later can",
+            hint="upgrade torch and torchvision, or export to .parts",
+        )
     spec, state = read_network(model_file)
     exported = described(spec, form, model_file)
     model = MaskRCNN(spec.model)
