@@ -3,6 +3,8 @@
 B images, D detections per image, M mask pixels per side.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,17 @@ from maskrcnn.export.form import Form
 from maskrcnn.model.mask_rcnn import MaskRCNN
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+# Longer sides than this many times the padding multiple, 16384 at 32, are refused by a graph's ranges.
+MOST = 512
+
+
+def free_side(name: str, multiple: int) -> Any:
+    """The height or width of an input of any size, in a trace."""
+    if multiple == 1:
+        return torch.export.Dim(name, min=64, max=MOST * 32)
+    return torch.export.Dim(f"{name}_cells", min=2, max=MOST) * multiple
 
 
 @torch.library.custom_op("maskrcnn::leading_rows", mutates_args=())

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from maskrcnn.backends.pytorch import read_network
+from maskrcnn.backends.whole_graph import INPUTS, OUTPUTS
 from maskrcnn.errors import UserError
 from maskrcnn.export.clean import clean, quiet
 from maskrcnn.export.form import Form, described
-from maskrcnn.export.graph import WholeGraph
+from maskrcnn.export.graph import WholeGraph, free_side
 from maskrcnn.export.onnx_ops import translations
 from maskrcnn.export.plain import make_plain
 from maskrcnn.export.stage_names import name_stages
@@ -25,12 +26,9 @@ from maskrcnn.whole_file import shown, whole_file
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-INPUTS = ("image", "size")
-OUTPUTS = ("boxes", "scores", "labels", "masks", "num_detections")
+COUNTED = (*OUTPUTS, "num_detections")
 # A graph for any size is traced at one whose sides differ and are even in every level, (4, 6) x 32.
 TRACED = (128, 192)
-# Longer sides than this many times the padding multiple, 16384 at 32, are refused by the graph's ranges.
-MOST = 512
 # 2.6 fails on the sizes of its own interpolation and padding; those between were not tried.
 OLDEST = (2, 11)
 
@@ -89,16 +87,10 @@ def _example(spec: Spec, form: Form) -> tuple[tuple[Tensor, ...], dict[str, Any]
     free: dict[int, Any] = {} if form.batch else {0: batch}
     sides: dict[int, Any] = {}
     if form.size is None:
-        sides = {number: _side(name, multiple) for number, name in ((2, "height"), (3, "width"))}
+        sides = {number: free_side(name, multiple) for number, name in ((2, "height"), (3, "width"))}
     image = torch.zeros((count, 3, height, width), dtype=torch.uint8 if form.uint8 else torch.float32)
     size = torch.tensor([[height, width]]).repeat(count, 1)
     return (image, size), {"image": free | sides, "size": free}
-
-
-def _side(name: str, multiple: int) -> Any:
-    if multiple == 1:
-        return torch.export.Dim(name, min=64, max=MOST * 32)
-    return torch.export.Dim(f"{name}_cells", min=2, max=MOST) * multiple
 
 
 def _traced(
@@ -111,7 +103,7 @@ def _traced(
             dynamo=True,
             opset_version=form.opset,
             input_names=INPUTS,
-            output_names=OUTPUTS[: 5 if form.counted else 4],
+            output_names=COUNTED if form.counted else OUTPUTS,
             dynamic_shapes=ranges,
             custom_translation_table=translations(),
             verbose=False,

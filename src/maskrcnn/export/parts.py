@@ -19,6 +19,7 @@ from maskrcnn.backends.pytorch import read_network
 from maskrcnn.errors import UserError
 from maskrcnn.export.clean import clean, quiet
 from maskrcnn.export.form import FIRST_OPSET, LAST_OPSET, Form, described
+from maskrcnn.export.graph import DTYPES, free_side
 from maskrcnn.model.layers import ConvNorm
 from maskrcnn.model.mask_rcnn import MaskRCNN, fold_norms
 from maskrcnn.spec import Spec
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 # The newest that PPL.NN and other older engines read; what newer ones have is of no use to convolutions.
 OPSET = 11
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Dense is traced at sides that differ and are even in every level, in padding multiples.
 TRACED = (128, 192)
 TRACED_ROWS = 3
@@ -294,9 +294,7 @@ def _traced(part: Part, opset: int) -> "ModelProto":
 def _dimension(name: str, multiple: int) -> Any:
     if name == "count":
         return torch.export.Dim(name, max=1 << 16)
-    if multiple == 1:
-        return torch.export.Dim(name, min=64, max=1 << 14)
-    return torch.export.Dim(f"{name}_cells", min=2, max=512) * multiple
+    return free_side(name, multiple)
 
 
 def _names_last(graph: "GraphProto") -> None:
