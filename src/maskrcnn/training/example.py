@@ -47,7 +47,7 @@ TRUNK = TrunkRecipe(
 )
 
 TRAINING = Training(
-    steps=6700,
+    steps=10_400,
     batch=4,
     optimizer="adamw",
     learning_rate=5e-4,
