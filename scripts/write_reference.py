@@ -241,7 +241,7 @@ def sources_page() -> Iterator[str]:
 
 def habits(sources: list[Any]) -> Iterator[str]:
     """A table: a row for each field in which sources differ, a column for each source."""
-    main = [source for source in sources if not source.name.endswith(("-c4", "-fpn"))]
+    main = [source for source in sources if not source.name.endswith(("-c4", "-fpn", "-norms"))]
     specs = {source.name: described(source) for source in main}
     fields = {name: flat_fields(spec) for name, spec in specs.items()}
     first = next(iter(fields.values()))

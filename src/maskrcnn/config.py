@@ -37,12 +37,16 @@ class FPNConfig:
 
     upsample: how the coarser level grows to the finer one's size: `nearest`, `bilinear` between the centres
         of cells, or `bilinear_corners` between their top left corners (MindSpore's ResizeBilinear).
+    conv_bias: convolutions have a bias before their norm as well.
+    bottom_up: norm of a second path, from P2 back up to P5 (PANet, Liu et al. 2018); None without one.
     """
 
     channels: int = 256
     norm: Norm = "none"
     norm_eps: float = 1e-5
     upsample: Literal["nearest", "bilinear", "bilinear_corners"] = "nearest"
+    conv_bias: bool = False
+    bottom_up: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,14 @@ class AnchorConfig:
 
 @dataclass(frozen=True)
 class RPNConfig:
-    """Region proposal network. pre_nms is per level; post_nms is what the box head sees of one image."""
+    """Region proposal network. pre_nms is per level; post_nms is what the box head sees of one image.
+
+    convs: how many convolutions the two predictors share.
+    conv_side: of these; 3, or 1, which sees single cells.
+    """
 
     convs: int = 1
+    conv_side: int = 3
     pre_nms: int = 1000
     post_nms: int = 1000
     nms_iou: float = 0.7
@@ -120,12 +129,16 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Predicts a mask per class, or one for all, inside each final box; after res5 (C4) convs is 0."""
+    """Predicts a mask per class, or one for all, inside each final box; after res5 (C4) convs is 0.
+
+    conv_bias: convolutions have a bias before their norm as well.
+    """
 
     convs: int = 4
     channels: int = 256
     norm: Norm = "none"
     norm_eps: float = 1e-5
+    conv_bias: bool = False
     pool_side: int = 14
     class_agnostic: bool = False
 

@@ -91,6 +91,17 @@ MINDSPORE_ZOO = Conventions(
 
 TORCHVISION_INPUT = Preprocess(size_rule="torchvision", filter="torch", channels="rgb")
 DETECTRON2_INPUT = Preprocess(size_rule="detectron2", filter="pillow", channels="bgr")
+# A picture of 480 x 640 at detectron2's test size; every other one is fitted into the same window.
+TENSORRTX_INPUT = Preprocess(
+    resize="letterbox",
+    short=800,
+    long=1067,
+    size_rule="torchvision",
+    filter="opencv",
+    channels="bgr",
+    pad_multiple=1,
+    pad_value=128,
+)
 MMDETECTION_INPUT = Preprocess(size_rule="mmdetection", filter="opencv", channels="rgb")
 MMDETECTION_CAFFE_INPUT = replace(MMDETECTION_INPUT, channels="bgr")
 MASKRCNN_BENCHMARK_INPUT = Preprocess(size_rule="maskrcnn_benchmark", filter="pillow", channels="bgr")
@@ -99,6 +110,8 @@ MASKRCNN_BENCHMARK_C4_INPUT = replace(MASKRCNN_BENCHMARK_INPUT, pad_multiple=1)
 CAFFE2_INPUT = Preprocess(size_rule="caffe2", filter="torch", channels="bgr")
 CAFFE2_C4_INPUT = replace(CAFFE2_INPUT, pad_multiple=1)
 SEGMENTOLY_INPUT = CAFFE2_INPUT
+# instance-segmentation-security-0050 was trained on stretched images and validated on squares.
+SEGMENTOLY_LIGHT_INPUT = replace(SEGMENTOLY_INPUT, resize="stretch", short=480, long=480)
 SEGMENTOLY_C4_INPUT = replace(SEGMENTOLY_INPUT, pad_multiple=16)
 MINDSPORE_INPUT = Preprocess(
     resize="fit_window", short=768, long=1280, size_rule="caffe2", filter="area", pad_to_window=True
@@ -156,6 +169,13 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         rpn=RPNConfig(convs=2),
         box_head=BoxHeadConfig(convs=4, fcs=1, norm="bn"),
         mask_head=MaskHeadConfig(norm="bn"),
+    ),
+    # the parameters of OpenVINO's instance-segmentation-security-0050
+    "r50-fpn-light": ModelConfig(
+        fpn=FPNConfig(channels=128, bottom_up="bn"),
+        rpn=RPNConfig(conv_side=1, pre_nms=100, post_nms=100),
+        box_head=BoxHeadConfig(fcs=3, fc_channels=512),
+        mask_head=MaskHeadConfig(convs=6, channels=128, norm="bn", conv_bias=True),
     ),
     # Wu and He 2018: group norm everywhere and a 4conv1fc head
     "r50-fpn-gn": ModelConfig(

@@ -129,6 +129,37 @@ def _segmentoly_heads(plan: Plan, channels: int, as_convolutions: bool) -> Shape
     return shapes | layer("mask_head.segm", (plan.classes + 1, plan.channels, 1, 1))
 
 
+def segmentoly_normed_shapes(light: bool, width: int = 32, classes: int = 5) -> Shapes:
+    """Of ResNet50FPNGNMaskRCNN, or light: of InstanceSegmentationSecurity0050, with narrow layers."""
+    kind = "bn" if light else "gn"
+    channels = 2 * width  # two of each group
+    plan = Plan(norm=kind, width=width, group_width=width, channels=channels, fc=24, classes=classes)
+    plain = segmentoly_shapes(plan)
+    kept = ("backbone.", "rpn.", "detection_head.", "mask_head.upconv", "mask_head.segm")
+    shapes = {name: shape for name, shape in plain.items() if name.startswith(kept)}
+    pyramid = {name: shape for name, shape in plain.items() if name.startswith("fpn.")}
+    for position in range(6 if light else 4):
+        shapes |= layer(f"mask_head.conv_fcn.{3 * position}", (channels, channels, 3, 3))
+        shapes |= dict(norm(f"mask_head.conv_fcn.{3 * position + 1}", kind, channels))
+    if light:
+        shapes |= pyramid | layer("detection_head.fc3", (24, 24))
+        shapes["rpn.conv.weight"] = (channels, channels, 1, 1)
+        for role, number in ((role, number) for role in ("conv1", "conv2") for number in range(3)):
+            shapes[f"bupa.{role}.{number}.0.weight"] = (channels, channels, 3, 3)
+            shapes |= dict(norm(f"bupa.{role}.{number}.1", kind, channels))
+        return shapes
+    for name in ("detection_head.fc2.weight", "detection_head.fc2.bias"):
+        del shapes[name]
+    for position in range(4):
+        shapes[f"detection_head.convs.{3 * position}.weight"] = (channels, channels, 3, 3)
+        shapes |= dict(norm(f"detection_head.convs.{3 * position + 1}", kind, channels))
+    for name, shape in pyramid.items():
+        start, parameter = name.rsplit(".", 1)
+        shapes[f"{start}.0.{parameter}"] = shape
+        shapes[f"{start}.1.{parameter}"] = (channels,)
+    return shapes
+
+
 def segmentoly_file(path: Path, state: dict[str, np.ndarray]) -> Path:
     """A segmentoly checkpoint of that state dict."""
     torch.save({"model": {name: torch.from_numpy(array) for name, array in state.items()}}, path)

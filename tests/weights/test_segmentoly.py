@@ -189,7 +189,6 @@ def test_eighty_classes_are_coco(tmp_path: Path, converted: Converted) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "sentence"),
     [
-        ("bupa.conv1.0.weight", (3, 3), r"is a PANet of segmentoly \(instance-segmentation-security\)"),
         ("fpn.conv_top.1.weight", (16,), "fpn.conv_top.1.weight is not part of a Mask R-CNN"),
         ("detection_head.fc2.weight", (24, 23), "fc2.weight is 24 x 23 where a R50-FPN has 24 x 24"),
     ],

@@ -10,11 +10,12 @@ from maskrcnn.cli.network import Offline
 
 if TYPE_CHECKING:
     from maskrcnn.config import ModelConfig
-    from maskrcnn.flops import Stage
+    from maskrcnn.flops import LayerCost, Stage
     from maskrcnn.spec import Exported, Spec
 
 # height, width: 3:2 is the shape of most photographs; 800 x 1216 after the usual resizing and padding.
 PHOTOGRAPH = (2000, 3000)
+FLOPS = "Show the output, parameters and operations of each layer as well."
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Description:
     """One model file. size_net: (height, width) that the operations are counted for, padding included.
 
     bytes, sha256: of the file, or of its files one after the other, in the order of their names.
+    layers: of the stages, in their order.
     """
 
     file: str
@@ -30,9 +32,10 @@ class Description:
     spec: "Spec"
     size_net: tuple[int, int]
     stages: "list[Stage]"
+    layers: "list[LayerCost]"
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of everything."""
+    def to_json(self, layers: bool = False) -> dict[str, Any]:
+        """Plain values of everything, layers when asked."""
         return {
             "file": self.file,
             "bytes": self.bytes,
@@ -41,24 +44,28 @@ class Description:
             "parameters": sum(stage.parameters for stage in self.stages),
             "input_size": list(self.size_net),
             "stages": [asdict(stage) for stage in self.stages],
+            **({"layers": [asdict(layer) for layer in self.layers]} if layers else {}),
         }
 
 
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file, `example`, or zoo:NAME.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    flops: Annotated[bool, typer.Option("--flops", help=FLOPS)] = False,
     offline: Offline = False,
 ) -> None:
     """Show a model's source, input, size, cost and conventions."""
     import json
 
     description = describe(model)
-    print(json.dumps(description.to_json(), indent=2) if as_json else "\n".join(lines(description)))
+    print(
+        json.dumps(description.to_json(flops), indent=2) if as_json else "\n".join(lines(description, flops))
+    )
 
 
 def describe(model: str) -> Description:
     """Read a model file's description; no engine is needed."""
-    from maskrcnn.flops import count_stages
+    from maskrcnn.flops import count_layers, count_stages
     from maskrcnn.predict import model_path
     from maskrcnn.preprocess import padded_size, resized_size
     from maskrcnn.stored_spec import stored_spec
@@ -67,14 +74,16 @@ def describe(model: str) -> Description:
     spec = stored_spec(path)
     files = _files(path)
     height, width = padded_size(resized_size(PHOTOGRAPH, spec.preprocess), spec.preprocess)
-    proposals, detections = spec.model.rpn.post_nms, spec.model.box_head.detections
+    counted = (height, width), spec.model.rpn.post_nms, spec.model.box_head.detections
+    shapes = _shapes(path, spec)
     return Description(
         file=str(path),
         bytes=sum(file.stat().st_size for file in files),
         sha256=_sha256(files),
         spec=spec,
         size_net=(height, width),
-        stages=count_stages(spec.model, _shapes(path, spec), (height, width), proposals, detections),
+        stages=count_stages(spec.model, shapes, *counted),
+        layers=count_layers(spec.model, shapes, *counted),
     )
 
 
@@ -107,8 +116,8 @@ def _shapes(path: Path, spec: "Spec") -> dict[str, tuple[int, ...]]:
     return dict(parameter_shapes(spec.model))
 
 
-def lines(description: Description) -> list[str]:
-    """The description for a person."""
+def lines(description: Description, layers: bool = False) -> list[str]:
+    """The description for a person, with a row for each layer when asked."""
     spec = description.spec
     rows = [
         ("file", f"{description.file}, {description.bytes / 1e6:.1f} MB, sha256 {description.sha256}"),
@@ -120,6 +129,7 @@ def lines(description: Description) -> list[str]:
         ("precision", spec.precision),
         *(_exported(spec.exported, spec.preprocess.pad_multiple) if spec.exported else ()),
         *_costs(description),
+        *(_layers(description) if layers else ()),
         *_conventions(spec.model),
     ]
     return [f"{title:<12}{text}" for title, text in rows]
@@ -182,11 +192,15 @@ def _exported(exported: "Exported", multiple: int) -> list[tuple[str, str]]:
     check = exported.check
     if check is None:
         return [*rows, ("", "not checked against its model")]
-    found = f"{check.matched} of {check.matched + check.missed} detections in {check.images} images"
+    where = check.on or f"{check.images} images"
+    found = f"{check.matched} of {check.matched + check.missed} detections in {where}"
     figures = f"boxes within {check.box_px:.2g} px, scores within {check.score:.2g}"
     rows.append(("", f"checked: {found}, {figures}, masks agree on {100 * check.mask_pixels:.5g} %"))
     for name, before, after in check.precision:
         rows.append(("", f"{name} {100 * before:.1f} -> {100 * after:.1f}"))
+    if check.stages:
+        shares = ", ".join(f"{name} {share:.2g}" for name, share in check.stages)
+        rows.append(("", f"stages, as shares of their largest values: {shares}"))
     return rows
 
 
@@ -200,6 +214,29 @@ def _costs(description: Description) -> list[tuple[str, str]]:
     ]
     total, gflops = sum(s.parameters for s in stages), sum(s.gflops for s in stages)
     return [*rows, ("", f"{'all':<10} {total / 1e6:7.2f} M parameters {gflops:8.1f} GFLOP")]
+
+
+def _layers(description: Description) -> list[tuple[str, str]]:
+    """A row a layer; the share is of all operations."""
+    total = sum(layer.gflops for layer in description.layers)
+    names, outputs = (
+        [layer.name for layer in description.layers],
+        [_output(each) for each in description.layers],
+    )
+    wide, long = max(map(len, names)), max(map(len, outputs))
+    rows = [f"{'name':<{wide}}  {'output':<{long}}  {'parameters':>10}  {'GFLOP':>8}   share"]
+    rows += [
+        f"{name:<{wide}}  {output:<{long}}  {layer.parameters:>10,}  {layer.gflops:8.3f}"
+        f"  {layer.gflops / total:6.2%}"
+        for name, output, layer in zip(names, outputs, description.layers, strict=True)
+    ]
+    return [(title, row) for title, row in zip(["layers", *[""] * len(rows)], rows, strict=False)]
+
+
+def _output(layer: "LayerCost") -> str:
+    """`256 x 200 x 304`, and how many smaller ones where it sees more levels than one."""
+    more = f" + {len(layer.outputs) - 1} smaller" if len(layer.outputs) > 1 else ""
+    return " x ".join(map(str, layer.outputs[0])) + more
 
 
 def _conventions(config: "ModelConfig") -> list[tuple[str, str]]:

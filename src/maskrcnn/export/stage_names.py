@@ -66,7 +66,7 @@ def _values(nodes: _Nodes) -> dict[str, str]:
     first = [node for call in nodes.within("backbone.stem") for node in call if node.op_type == "Conv"]
     values["normalised"] = first[0].input[0] if first else ""
     for number, level in enumerate(PYRAMID[:4], start=2):
-        values[level] = _last(nodes.within(f"fpn.output{number}"))
+        values[level] = _last(nodes.within(f"fpn.joined{number}") or nodes.within(f"fpn.output{number}"))
     values["p6"] = _last(nodes.within("fpn"))
     read = [level for level in PYRAMID if values[level]] or [name for name in TRUNK if values[name]][-1:]
     for stage in ("objectness", "deltas"):

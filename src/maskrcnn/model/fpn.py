@@ -7,16 +7,33 @@ from maskrcnn.config import FPNConfig
 from maskrcnn.model.layers import ConvNorm
 
 
+class PathConv(ConvNorm):
+    """A convolution of the bottom-up path, with its norm and ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, h, w) -> (B, C, h / stride, w / stride)."""
+        return F.relu(super().forward(x))
+
+
 class FPN(nn.Module):
-    """A 1x1 lateral and a 3x3 output convolution a level, and the coarser level added to the finer one."""
+    """A 1x1 lateral and a 3x3 output convolution a level, and the coarser level added to the finer one.
+
+    With a bottom-up path two 3x3 convolutions a level more, and the finer level added to the coarser one.
+    """
 
     def __init__(self, channels: list[int], config: FPNConfig) -> None:
         super().__init__()
         self.upsample = config.upsample
-        norm, eps = config.norm, config.norm_eps
+        norm, eps, width = config.norm, config.norm_eps, config.channels
+        bias = True if config.conv_bias else None
         for number, channels_in in enumerate(channels, start=2):
-            self.add_module(f"lateral{number}", ConvNorm(channels_in, config.channels, 1, norm, eps))
-            self.add_module(f"output{number}", ConvNorm(config.channels, config.channels, 3, norm, eps))
+            self.add_module(f"lateral{number}", ConvNorm(channels_in, width, 1, norm, eps, bias=bias))
+            self.add_module(f"output{number}", ConvNorm(width, width, 3, norm, eps, bias=bias))
+        self.upwards = () if config.bottom_up is None else range(3, len(channels) + 2)
+        for number in self.upwards:
+            assert config.bottom_up is not None
+            self.add_module(f"shrink{number}", PathConv(width, width, 3, config.bottom_up, eps, stride=2))
+            self.add_module(f"joined{number}", PathConv(width, width, 3, config.bottom_up, eps))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
         """stages 4 x (B, C, H/s, W/s), s = 4..32 -> levels 5 x (B, C', H/s, W/s), s = 4..64, finest first."""
@@ -28,6 +45,9 @@ class FPN(nn.Module):
                 lateral = lateral + grown(top_down, (lateral.shape[-2], lateral.shape[-1]), self.upsample)
             top_down = lateral
             levels.insert(0, getattr(self, f"output{number}")(lateral))
+        for number in self.upwards:
+            shrunk = getattr(self, f"shrink{number}")(levels[number - 3])
+            levels[number - 2] = getattr(self, f"joined{number}")(shrunk + levels[number - 2])
         # A max-pool of kernel 1 and stride 2; as one, torch 2.11 exports it for odd sizes or even ones only.
         return [*levels, levels[-1][:, :, ::2, ::2]]
 

@@ -18,7 +18,8 @@ class MaskHead(nn.Module):
         super().__init__()
         self.config = config
         for number in range(1, config.convs + 1):
-            conv = ConvNorm(channels, config.channels, 3, config.norm, config.norm_eps)
+            bias = True if config.conv_bias else None
+            conv = ConvNorm(channels, config.channels, 3, config.norm, config.norm_eps, bias=bias)
             self.add_module(f"conv{number}", conv)
             channels = config.channels
         self.upsample = nn.ConvTranspose2d(channels, config.channels, 2, stride=2)

@@ -23,7 +23,7 @@ class RPN(nn.Module):
         self.config = config
         self.conventions = conventions
         for number in range(1, config.convs + 1):
-            self.add_module(f"conv{number}", ConvNorm(channels, channels, 3))
+            self.add_module(f"conv{number}", ConvNorm(channels, channels, config.conv_side))
         self.objectness = nn.Conv2d(channels, per_cell, 1)
         self.deltas = nn.Conv2d(channels, 4 * per_cell, 1)
 

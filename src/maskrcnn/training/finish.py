@@ -25,7 +25,11 @@ def frozen(model: ModelConfig) -> ModelConfig:
     return replace(
         model,
         backbone=replace(model.backbone, norm=_frozen(model.backbone.norm)),
-        fpn=replace(model.fpn, norm=_frozen(model.fpn.norm)),
+        fpn=replace(
+            model.fpn,
+            norm=_frozen(model.fpn.norm),
+            bottom_up=model.fpn.bottom_up and _frozen(model.fpn.bottom_up),
+        ),
         box_head=replace(model.box_head, norm=_frozen(model.box_head.norm)),
         mask_head=replace(model.mask_head, norm=_frozen(model.mask_head.norm)),
     )

@@ -39,14 +39,13 @@ def infer(shapes: Shapes, place: str) -> ModelConfig:
         classes=classes,
         neck=neck,  # type: ignore[arg-type]
         backbone=_backbone(shapes, "res5" if neck == "c4" else "backbone.res5"),
-        rpn=RPNConfig(convs=shapes.count("rpn.conv")),
+        rpn=_rpn(shapes),
         box_head=_box_head(shapes, classes, neck == "c4"),
         mask_head=_mask_head(shapes, classes),
     )
     if neck != "fpn":
         return replace(config, anchors=ONE_LEVEL_ANCHORS)
-    channels = shapes["fpn.output2.weight"][0]
-    return replace(config, fpn=FPNConfig(channels=channels, norm=shapes.norm("fpn.output2")))
+    return replace(config, fpn=_fpn(shapes))
 
 
 _FULLY_CONNECTED = re.compile(r"box_head\.(?:fc\d+|scores|deltas)\.weight")
@@ -125,6 +124,22 @@ def _backbone(shapes: _Named, last: str) -> BackboneConfig:
     )
 
 
+def _fpn(shapes: _Named) -> FPNConfig:
+    norm = shapes.norm("fpn.output2")
+    return FPNConfig(
+        channels=shapes["fpn.output2.weight"][0],
+        norm=norm,
+        conv_bias=norm != "none" and "fpn.output2.bias" in shapes,
+        bottom_up=shapes.norm("fpn.joined3") if shapes.any("fpn.joined") else None,
+    )
+
+
+def _rpn(shapes: _Named) -> RPNConfig:
+    convs = shapes.count("rpn.conv")
+    shape = shapes.get("rpn.conv1.weight", ())
+    return RPNConfig(convs=convs, conv_side=shape[-1] if len(shape) == 4 else RPNConfig.conv_side)
+
+
 def _box_head(shapes: _Named, classes: int, res5: bool) -> BoxHeadConfig:
     # With one class 4 rows are both, and mean the same.
     agnostic = shapes["box_head.deltas.weight"][0] == 4 and classes > 1
@@ -145,10 +160,12 @@ def _box_head(shapes: _Named, classes: int, res5: bool) -> BoxHeadConfig:
 
 
 def _mask_head(shapes: _Named, classes: int) -> MaskHeadConfig:
+    norm = shapes.norm("mask_head.conv1")
     return MaskHeadConfig(
         convs=shapes.count("mask_head.conv"),
         channels=shapes["mask_head.upsample.weight"][1],
-        norm=shapes.norm("mask_head.conv1"),
+        norm=norm,
+        conv_bias=norm != "none" and "mask_head.conv1.bias" in shapes,
         class_agnostic=shapes["mask_head.logits.weight"][0] == 1 and classes > 1,
     )
 
@@ -163,12 +180,10 @@ def parameter_shapes(config: ModelConfig) -> dict[str, Shape]:
         shapes |= _stage(name, number, stages, trunk)
     channels = config.fpn.channels if config.neck == "fpn" else stages[2 if config.neck == "c4" else 3]
     if config.neck == "fpn":
-        for number, channels_in in enumerate(stages, start=2):
-            shapes |= _conv(f"fpn.lateral{number}", channels, channels_in, 1, config.fpn.norm)
-            shapes |= _conv(f"fpn.output{number}", channels, channels, 3, config.fpn.norm)
+        shapes |= dict(_fpn_shapes(config.fpn, stages))
     per_cell = len(config.anchors.sizes[0]) * len(config.anchors.ratios)
     for number in range(1, config.rpn.convs + 1):
-        shapes |= _conv(f"rpn.conv{number}", channels, channels, 3)
+        shapes |= _conv(f"rpn.conv{number}", channels, channels, config.rpn.conv_side)
     shapes |= _conv("rpn.objectness", per_cell, channels, 1)
     shapes |= _conv("rpn.deltas", 4 * per_cell, channels, 1)
     roi_channels = stages[3] if config.neck == "c4" else channels
@@ -195,6 +210,16 @@ def _stage(name: str, number: int, stages: list[int], trunk: BackboneConfig) -> 
     return shapes
 
 
+def _fpn_shapes(config: FPNConfig, stages: list[int]) -> Iterator[tuple[str, Shape]]:
+    width = config.channels
+    for number, channels_in in enumerate(stages, start=2):
+        yield from _conv(f"fpn.lateral{number}", width, channels_in, 1, config.norm, config.conv_bias)
+        yield from _conv(f"fpn.output{number}", width, width, 3, config.norm, config.conv_bias)
+    for number in (3, 4, 5) if config.bottom_up else ():
+        yield from _conv(f"fpn.shrink{number}", width, width, 3, config.bottom_up or "none")
+        yield from _conv(f"fpn.joined{number}", width, width, 3, config.bottom_up or "none")
+
+
 def _box_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
     head = config.box_head
     fc = head.kind == "fc"
@@ -212,7 +237,7 @@ def _box_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape
 def _mask_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
     head = config.mask_head
     for number in range(1, head.convs + 1):
-        yield from _conv(f"mask_head.conv{number}", head.channels, channels, 3, head.norm)
+        yield from _conv(f"mask_head.conv{number}", head.channels, channels, 3, head.norm, head.conv_bias)
         channels = head.channels
     yield "mask_head.upsample.weight", (channels, head.channels, 2, 2)
     yield "mask_head.upsample.bias", (head.channels,)
@@ -220,11 +245,13 @@ def _mask_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shap
 
 
 def _conv(
-    name: str, channels_out: int, channels_in: int, side: int, norm: Norm = "none"
+    name: str, channels_out: int, channels_in: int, side: int, norm: Norm = "none", bias: bool = False
 ) -> list[tuple[str, Shape]]:
     shapes: list[tuple[str, Shape]] = [(f"{name}.weight", (channels_out, channels_in, side, side))]
+    if bias or norm == "none":
+        shapes.append((f"{name}.bias", (channels_out,)))
     if norm == "none":
-        return [*shapes, (f"{name}.bias", (channels_out,))]
+        return shapes
     kinds = ["weight", "bias"] if norm == "gn" else ["weight", "bias", "running_mean", "running_var"]
     shapes += [(f"{name}.norm.{kind}", (channels_out,)) for kind in kinds]
     return [*shapes, (f"{name}.norm.num_batches_tracked", ())] if norm == "bn" else shapes
@@ -243,6 +270,8 @@ def name_of(config: ModelConfig) -> str:
         words.append(f"{box.convs}conv{box.fcs}fc")
     if trunk.norm != "frozen_bn":
         words.append("folded" if trunk.norm == "none" else trunk.norm)
+    if config.fpn.bottom_up is not None and config.neck == "fpn":
+        words.append("bottom-up")
     if box.class_agnostic or config.mask_head.class_agnostic:
         words.append("class-agnostic")
     return " ".join(words)

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import ModelConfig, RPNConfig
 from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec
 from maskrcnn.weights.architecture import infer, name_of, parameter_shapes
@@ -21,7 +21,7 @@ from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.recognise import SOURCES
 from maskrcnn.weights.rewrite import Rewritten, listing, rewrite, rewrite_back
 from maskrcnn.weights.source import Source
-from maskrcnn.weights.target import Said, Target
+from maskrcnn.weights.target import Said, Target, refused
 
 Array = NDArray[Any]
 
@@ -101,6 +101,7 @@ def convert_back(
     target = target_named(to)
     _check_out(model, out, target)
     spec, tensors = _read(model)
+    _refuse(spec.model, target)
     target.refuse(spec.model)
     ready = prepared(tensors, spec, target)
     named = named_tensors(ready, target)
@@ -129,6 +130,17 @@ def convert_back(
         where=said.where,
         notes=ready.notes + _notes(back, spec),
     )
+
+
+def _refuse(model: ModelConfig, target: Target) -> None:
+    """Raise UserError for what segmentoly alone has."""
+    if model.neck == "fpn" and model.fpn.bottom_up is not None:
+        raise refused(target.name, "bottom-up path behind its pyramid")
+    if model.rpn.convs and model.rpn.conv_side != RPNConfig.conv_side:
+        raise refused(target.name, f"RPN of {model.rpn.conv_side} x {model.rpn.conv_side} convolutions")
+    for part, has in (("pyramid", model.fpn.conv_bias), ("mask head", model.mask_head.conv_bias)):
+        if has:
+            raise refused(target.name, f"biases before the norms of its {part}")
 
 
 def target_named(to: str) -> Target:

@@ -24,6 +24,7 @@ SOURCES = {
         maskrcnn_benchmark.SOURCE,
         caffe2.SOURCE,
         caffe2.C4_SOURCE,
+        segmentoly.NORMED_SOURCE,
         segmentoly.SOURCE,
         tensorrtx.SOURCE,
         tensorrtx.PYRAMID_SOURCE,
@@ -61,9 +62,9 @@ def source_named(name: str, tensors: Mapping[str, Any]) -> Source:
 # With the names of a source, but of another network.
 _NOT_PLAIN = (
     (
-        "bupa.",
-        "is a PANet of segmentoly (instance-segmentation-security), not a plain Mask R-CNN",
-        "convert one of its ResNet FPN or C4 models",
+        "mask_head.conv4_fc.",
+        "is a PANet of segmentoly (instance-segmentation-security-0010), not a plain Mask R-CNN",
+        "convert one of its ResNet FPN, C4 or light models",
     ),
 )
 _OTHERS = (

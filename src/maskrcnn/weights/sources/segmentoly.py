@@ -1,12 +1,14 @@
 """Names of segmentoly's Mask R-CNN, of OpenVINO training extensions: FPN, and C4 with a stage for both heads.
 
 Container: `.pth`, {"model": ...}: its conversions of Detectron and maskrcnn-benchmark, and its own trainings.
-Recognised: R50, R101, R152 and ResNeXt trunks; two-FC heads, also as convolutions; batch norm.
+Recognised: R50, R101, R152 and ResNeXt trunks; FC heads, also as convolutions; batch norm; as
+    `segmentoly-norms` group norm everywhere and the light instance-segmentation-security-0050.
 Conventions: as maskrcnn-benchmark, with batch norm of eps 1e-5 and anchors of its own, up to two pixels
     larger than Detectron's but for two of them.
-Notes: anchors are those that the checkpoint saved, else segmentoly's. PANet (0010, 0050, 0083) is refused.
+Notes: anchors are those that the checkpoint saved, else segmentoly's. PANet (0010) is refused.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 from maskrcnn import presets
 from maskrcnn.config import AnchorConfig, ModelConfig
 from maskrcnn.errors import UserError
-from maskrcnn.spec import Spec
-from maskrcnn.weights.detectron_lineage import TRAINING, explicit_anchors, saved_cells
+from maskrcnn.spec import Preprocess, Spec
+from maskrcnn.weights.detectron_lineage import TRAINING, explicit_anchors, saved_cells, three
 from maskrcnn.weights.own_config import Settings
 from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.rewrite import (
@@ -39,7 +41,7 @@ def _flat(array: NDArray) -> NDArray:
 # Fully connected layers may be saved as convolutions over all that they see.
 FLAT = Op("flat", _flat, _flat)
 
-TABLE: Table = (
+_TRUNK: Table = (
     Row("backbone.stages.stage_0.conv1.weight", "backbone.stem.conv.weight"),
     Row("backbone.stages.stage_0.bn1.{statistic}", "backbone.stem.conv.norm.{statistic}"),
     Row("backbone.stages.stage_{s}.{b}.conv{i}.weight", "backbone.res{s+1}.{b}.conv{i}.weight"),
@@ -53,7 +55,9 @@ TABLE: Table = (
     Row("common_detection_mask_head.{b}.bn{i}.{statistic}", "res5.{b}.conv{i}.norm.{statistic}"),
     Row("common_detection_mask_head.{b}.downsample.0.weight", "res5.{b}.shortcut.weight"),
     Row("common_detection_mask_head.{b}.downsample.1.{statistic}", "res5.{b}.shortcut.norm.{statistic}"),
-    # Its pyramid is counted from the top.
+)
+# Its pyramid is counted from the top.
+_PYRAMID: Table = (
     Row("fpn.conv_top.{parameter}", "fpn.lateral5.{parameter}"),
     Row("fpn.topdown_lateral.0.conv_lateral.{parameter}", "fpn.lateral4.{parameter}"),
     Row("fpn.topdown_lateral.1.conv_lateral.{parameter}", "fpn.lateral3.{parameter}"),
@@ -62,6 +66,8 @@ TABLE: Table = (
     Row("fpn.posthoc.1.{parameter}", "fpn.output4.{parameter}"),
     Row("fpn.posthoc.2.{parameter}", "fpn.output3.{parameter}"),
     Row("fpn.posthoc.3.{parameter}", "fpn.output2.{parameter}"),
+)
+_HEADS: Table = (
     Row("rpn.conv.{parameter}", "rpn.conv1.{parameter}"),
     Row("rpn.cls_score.{parameter}", "rpn.objectness.{parameter}"),
     Row("rpn.bbox_deltas.{parameter}", "rpn.deltas.{parameter}"),
@@ -76,17 +82,59 @@ TABLE: Table = (
         "box_head.deltas.{parameter}",
         then(FLAT, DROP_BACKGROUND_BOX),
     ),
+    Row("mask_head.upconv.{parameter}", "mask_head.upsample.{parameter}"),
+    Row("mask_head.upconv5.{parameter}", "mask_head.upsample.{parameter}"),
+    Row("mask_head.segm.{parameter}", "mask_head.logits.{parameter}", DROP_BACKGROUND_MASK),
+    # `describe` reads anchors and mean from them.
+    Row("prior_boxes.prior_boxes", "", DROP),
+    Row("prior_boxes.{l}.prior_boxes", "", DROP),
+    Row("data_normalizer.{statistic}", "", DROP),
+)
+TABLE: Table = (
+    *_TRUNK,
+    *_PYRAMID,
     # Positions in a Sequential of convolutions and ReLUs.
     Row("mask_head.conv_fcn.0.{parameter}", "mask_head.conv1.{parameter}"),
     Row("mask_head.conv_fcn.2.{parameter}", "mask_head.conv2.{parameter}"),
     Row("mask_head.conv_fcn.4.{parameter}", "mask_head.conv3.{parameter}"),
     Row("mask_head.conv_fcn.6.{parameter}", "mask_head.conv4.{parameter}"),
-    Row("mask_head.upconv.{parameter}", "mask_head.upsample.{parameter}"),
-    Row("mask_head.upconv5.{parameter}", "mask_head.upsample.{parameter}"),
-    Row("mask_head.segm.{parameter}", "mask_head.logits.{parameter}", DROP_BACKGROUND_MASK),
-    # `describe` reads the anchors from them.
-    Row("prior_boxes.prior_boxes", "", DROP),
-    Row("prior_boxes.{l}.prior_boxes", "", DROP),
+    *_HEADS,
+)
+# The same behind norms: convolutions, norms and ReLUs, three to a step.
+_STEPS: Table = tuple(
+    row
+    for number in range(6)
+    for row in (
+        Row(f"mask_head.conv_fcn.{3 * number}.{{parameter}}", f"mask_head.conv{number + 1}.{{parameter}}"),
+        Row(
+            f"mask_head.conv_fcn.{3 * number + 1}.{{statistic}}",
+            f"mask_head.conv{number + 1}.norm.{{statistic}}",
+        ),
+        Row(f"detection_head.convs.{3 * number}.weight", f"box_head.conv{number + 1}.weight"),
+        Row(
+            f"detection_head.convs.{3 * number + 1}.{{parameter}}",
+            f"box_head.conv{number + 1}.norm.{{parameter}}",
+        ),
+    )
+)
+NORMED_TABLE: Table = (
+    *_TRUNK,
+    *_PYRAMID,
+    *(
+        Row(f"{theirs}.{place}.{{parameter}}", f"{ours}{norm}.{{parameter}}")
+        for theirs, ours in (
+            ("fpn.conv_top", "fpn.lateral5"),
+            *((f"fpn.topdown_lateral.{n}.conv_lateral", f"fpn.lateral{4 - n}") for n in range(3)),
+            *((f"fpn.posthoc.{n}", f"fpn.output{5 - n}") for n in range(4)),
+        )
+        for place, norm in ((0, ""), (1, ".norm"))
+    ),
+    Row("bupa.conv1.{n}.0.weight", "fpn.shrink{n+3}.weight"),
+    Row("bupa.conv1.{n}.1.{statistic}", "fpn.shrink{n+3}.norm.{statistic}"),
+    Row("bupa.conv2.{n}.0.weight", "fpn.joined{n+3}.weight"),
+    Row("bupa.conv2.{n}.1.{statistic}", "fpn.joined{n+3}.norm.{statistic}"),
+    *_STEPS,
+    *_HEADS,
 )
 
 # Sides of the anchors of each level as segmentoly's model zoo has them: with FPN Detectron's and one pixel,
@@ -97,16 +145,35 @@ _C4_WIDTHS = (46, 92, 184, 368, 736, 32, 64, 128, 256, 512, 22, 44, 88, 176, 352
 _C4_HEIGHTS = (24, 48, 96, 192, 384, 32, 64, 128, 256, 512, 44, 88, 176, 352, 704)
 
 
+# Anchors of 0050, by k-means; and how many proposals it and the models for demonstrations take.
+_LIGHT_WIDTHS = (
+    (19.00461443977467, 29.899706148116053, 74.42073611573349),
+    (55.733722536651804, 137.73193415104578, 69.17445780221439),
+    (100.90277461137683, 156.060481177927, 255.14803078894226),
+    (144.22154707415015, 244.36151152306752, 417.3044920416812),
+    (280.57615011598125, 411.15991631559905, 451.9415967854453),
+)
+_LIGHT_HEIGHTS = (
+    (23.358642713410788, 62.90766647668873, 47.83872274215618),
+    (114.48241169265263, 90.23900340394223, 184.0552472694527),
+    (281.45049255862403, 186.32713748322118, 124.3327609158835),
+    (391.62539933985994, 271.83141023619, 164.83324079051005),
+    (415.2871418830516, 309.4935963584353, 446.5373059473707),
+)
+_LIGHT_ROIS = 100
+
+
 def _segmentoly(
     model: ModelConfig, checkpoint: Checkpoint, style: str | None, config: str | None
 ) -> Described:
     if config is not None:
         raise UserError("segmentoly models have no config of their own", hint="leave out --source-config")
     fpn, trunk = model.neck == "fpn", model.backbone
-    if trunk.norm == "gn":
+    if trunk.norm == "gn" and model.fpn.norm != "gn":
+        _refuse_lost_norms(model, checkpoint)
         # Converted from Detectron, whose norms are scale and bias alone.
         model = replace(model, backbone=replace(trunk, norm="frozen_bn"))
-    anchors, notes = _anchors(checkpoint, fpn)
+    anchors, notes = _anchors(checkpoint, model)
     settings: Settings = TRAINING | {
         "mean": presets.MEAN_CAFFE2,
         "std": presets.NO_STD,
@@ -115,24 +182,48 @@ def _segmentoly(
     }
     if not fpn:
         settings["rpn"] = presets.ONE_LEVEL_RPN
-    elif model.mask_head.channels < model.fpn.channels:
-        settings["mask_head.pool_side"] = 7  # its LightSegmHead, the only narrower one
+    elif model.mask_head.channels < model.fpn.channels or model.fpn.bottom_up:
+        settings |= {"mask_head.pool_side": 7, "box_head.batch": 256}  # its light heads
+    normalizer = checkpoint.tensors.get("data_normalizer.bias")
+    if normalizer is not None:
+        settings["mean"] = three(-normalizer)
+    if normalizer is not None or model.fpn.bottom_up:
+        settings |= {"rpn.pre_nms": _LIGHT_ROIS, "rpn.post_nms": _LIGHT_ROIS}
     spec = Spec(
         with_conventions(replace(model, anchors=anchors), settings),
-        presets.SEGMENTOLY_INPUT if fpn else presets.SEGMENTOLY_C4_INPUT,
+        _input(model),
         default_classes(model.classes),
     )
     return Described(spec, notes)
 
 
-def _anchors(checkpoint: Checkpoint, fpn: bool) -> tuple[AnchorConfig, tuple[str, ...]]:
+def _input(model: ModelConfig) -> Preprocess:
+    if model.neck != "fpn":
+        return presets.SEGMENTOLY_C4_INPUT
+    if model.fpn.bottom_up:
+        return presets.SEGMENTOLY_LIGHT_INPUT
+    return presets.SEGMENTOLY_INPUT
+
+
+def _refuse_lost_norms(model: ModelConfig, checkpoint: Checkpoint) -> None:
+    if model.neck == "fpn" and model.box_head.fcs == 1:
+        raise UserError(
+            f"{checkpoint.path}: is a group norm model of Detectron that segmentoly converted without the "
+            "norms of its pyramid and heads",
+            hint="convert Detectron's own .pkl file",
+        )
+
+
+def _anchors(checkpoint: Checkpoint, model: ModelConfig) -> tuple[AnchorConfig, tuple[str, ...]]:
     """Boxes around the middle of a cell: those in the file, else those of the model zoo."""
+    fpn = model.neck == "fpn"
     strides = (4, 8, 16, 32, 64) if fpn else (16,)
     pattern = "prior_boxes.{}.prior_boxes" if fpn else "prior_boxes.prior_boxes"
     boxes = saved_cells(checkpoint.tensors, pattern, len(strides))
     notes: tuple[str, ...] = ()
     if len(boxes) != len(strides):
-        sides = zip(_WIDTHS, _HEIGHTS, strict=True) if fpn else ((_C4_WIDTHS, _C4_HEIGHTS),)
+        pyramid = (_LIGHT_WIDTHS, _LIGHT_HEIGHTS) if model.fpn.bottom_up else (_WIDTHS, _HEIGHTS)
+        sides = zip(*pyramid, strict=True) if fpn else ((_C4_WIDTHS, _C4_HEIGHTS),)
         boxes = [_centred(*level) for level in sides]
         notes = ("anchors of segmentoly's model zoo; those of Detectron have --set model.anchors.cells=[]",)
     cells = [box + stride / 2 for box, stride in zip(boxes, strides, strict=True)]
@@ -141,7 +232,7 @@ def _anchors(checkpoint: Checkpoint, fpn: bool) -> tuple[AnchorConfig, tuple[str
     return (replace(defaults, cells=anchors.cells) if notes else anchors), notes
 
 
-def _centred(widths: tuple[int, ...], heights: tuple[int, ...]) -> NDArray[np.float64]:
+def _centred(widths: Sequence[float], heights: Sequence[float]) -> NDArray[np.float64]:
     half_width, half_height = np.array(widths) / 2, np.array(heights) / 2
     return np.stack([-half_width, -half_height, half_width, half_height], 1)
 
@@ -150,5 +241,12 @@ SOURCE = Source(
     "segmentoly",
     frozenset(("detection_head.cls_score.weight", "rpn.bbox_deltas.weight")),
     TABLE,
+    _segmentoly,
+)
+# Before the other: with norms the convolutions of the mask head have other numbers.
+NORMED_SOURCE = Source(
+    "segmentoly-norms",
+    SOURCE.fingerprint | {"mask_head.conv_fcn.1.weight"},
+    NORMED_TABLE,
     _segmentoly,
 )
