@@ -215,14 +215,26 @@ class watched:  # noqa: N801
         for name, part in self.usual.items():
             setattr(self.backend, name, part)
 
-    def _timed(self, name: str, part: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
-            start = time.process_time()
-            value = part(*arguments)
-            self.spent[self.parts[name]] += time.process_time() - start
-            return value
+    def _timed(self, name: str, part: Callable[..., object]) -> "Timed":
+        return Timed(part, self.spent, self.parts[name])
 
-        return call
+
+@dataclass(frozen=True)
+class Timed:
+    """A part of a network: its calls and those of its methods add their processor seconds to spent[name]."""
+
+    part: Callable[..., object]
+    spent: dict[str, float]
+    name: str
+
+    def __call__(self, *arguments: object) -> object:
+        start = time.process_time()
+        value = self.part(*arguments)
+        self.spent[self.name] += time.process_time() - start
+        return value
+
+    def __getattr__(self, method: str) -> "Timed":
+        return Timed(getattr(self.part, method), self.spent, self.name)
 
 
 if __name__ == "__main__":

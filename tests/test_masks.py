@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from maskrcnn import masks as pasting
 from maskrcnn.masks import encode, paste, paste_crop
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -172,3 +173,25 @@ def test_recorded_probabilities_give_the_recorded_masks_to_the_pixel(source, rul
         for pair in zip(roi_masks, boxes, strict=True)
     ]
     assert [rle["counts"] for rle in rles] == counts.tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("kind", ["smooth", "noise", "zeros and ones", "halves"])
+def test_a_large_mask_is_to_the_pixel_what_it_is_when_every_pixel_is_computed(
+    kind: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).random((20, 28, 28))
+    kinds = {
+        "smooth": blobs(20, 28),
+        "noise": noise.astype(np.float32),
+        "zeros and ones": np.round(noise).astype(np.float32),
+        "halves": (np.round(2 * noise) / 2).astype(np.float32),
+    }
+    boxes = random_boxes(20, (300, 400))
+    boxes[:3] = [(-90, -80, 500, 400), (0, 0, 400, 300), (8, 16, 64, 72)]
+    found = []
+    for large in (1, 1 << 40):
+        monkeypatch.setattr(pasting, "LARGE", large)
+        found.append(paste(kinds[kind], boxes, (300, 400), rule))
+    assert 0 < found[0].mean() < 1
+    assert np.array_equal(*found)

@@ -9,17 +9,12 @@ import numpy as np
 from PIL import ImageFont
 
 from maskrcnn.detections import Detections
+from maskrcnn.tint import INK, Colour, blend, tint
 
-Colour = tuple[int, int, int]
-
-HALO = 0.4  # of the dark rim on both sides of a contour, for backgrounds of its own colour
-TINT = 0.4  # how much of its colour a mask takes
-STRIP = 1 << 13  # pixels painted at a time: they stay in the cache, and BLAS starts no threads for so few
 GOLDEN_ANGLE = 137.508  # degrees; consecutive multiples stay far apart on the circle
 # Lightness, and degrees added to the hue, of the instances of one class one after the other: neighbours
 # differ, and dark text stays readable on the darkest.
 SHADES = ((0.74, 0), (0.84, 30), (0.66, -30), (0.80, -45), (0.70, 45), (0.86, -15), (0.64, 15))
-INK = (18, 18, 18)
 FINE = 4  # letters are drawn this many times larger than needed
 
 
@@ -34,7 +29,7 @@ def draw(image: np.ndarray, detections: Detections, boxes: bool = False, scores:
     x1, y1, x2, y2 = detections.boxes.T
     line = line_width(detections.size)
     for index in np.argsort((y1 - y2) * (x2 - x1), kind="stable"):  # large ones below small ones
-        _draw_mask(canvas, detections.roi_masks[index], detections.boxes[index], colours[index], line)
+        tint(canvas, detections.roi_masks[index], detections.boxes[index], colours[index], line)
     if boxes:
         for box, colour in zip(detections.boxes, colours, strict=True):
             _draw_box(canvas, box, colour, line)
@@ -44,12 +39,15 @@ def draw(image: np.ndarray, detections: Detections, boxes: bool = False, scores:
 
 
 def instance_colours(detections: Detections) -> list[Colour]:
-    """An RGB colour for each detection: hue from its class's dataset id, shade from its turn in it."""
+    """An RGB colour for each detection: hue from its class's dataset id, shade from its turn in it.
+
+    In a video the shade is of the object's number, so that it stays with it.
+    """
     turns: dict[int, int] = {}
     colours = []
-    for category in detections.category_ids():
+    for category, number in zip(detections.category_ids(), detections.track_ids(), strict=True):
         turns[category] = turns.get(category, -1) + 1
-        colours.append(class_colour(category, turns[category]))
+        colours.append(class_colour(category, turns[category] if number is None else number - 1))
     return colours
 
 
@@ -127,81 +125,6 @@ def _gamma(linear: float) -> int:
     return round(255 * (12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
-def _draw_mask(
-    canvas: np.ndarray, roi_mask: np.ndarray, box: np.ndarray, colour: Colour, line: float
-) -> None:
-    """Tint the inside of one mask and trace its edge; only the pixels of its box are touched.
-
-    Between cells the probability is a quadratic B-spline: linear interpolation would show them as facets.
-    """
-    across = _spline(box[0], box[2], canvas.shape[1], roi_mask.shape[1], margin=2 * line)
-    down = _spline(box[1], box[3], canvas.shape[0], roi_mask.shape[0], margin=2 * line)
-    if len(across.weights) == 0:
-        return
-    values, slopes_x = roi_mask @ across.weights.T, roi_mask @ across.slopes.T
-    # A plateau near one half would otherwise be all edge.
-    least = 0.2 / max(across.cell, down.cell)
-    strip = max(1, STRIP // len(across.weights))
-    for start in range(0, len(down.weights), strip):
-        weights, slopes = down.weights[start : start + strip], down.slopes[start : start + strip]
-        slope = cv2.magnitude(weights @ slopes_x, slopes @ values)
-        distance = (weights @ values - np.float32(0.5)) / np.maximum(slope, np.float32(least))
-        top = down.first + start
-        pixels = canvas[top : top + len(weights), across.first : across.first + len(across.weights)]
-        _paint(pixels, distance, colour, line)
-
-
-@dataclass(frozen=True)
-class _Spline:
-    """n pixels of an axis from `first` on: weights (n, M) of the M cells, and their slopes per pixel.
-
-    cell: side of a cell in pixels, at least 1.
-    """
-
-    first: int
-    weights: np.ndarray
-    slopes: np.ndarray
-    cell: float
-
-
-def _spline(low: float, high: float, count: int, cells: int, margin: float) -> _Spline:
-    """M cells between low and high, on an axis of count pixels; zero outside them, margin pixels around."""
-    first, last = max(0, math.floor(low - margin)), min(count, math.ceil(high + margin))
-    cell = max(float(high - low), 1e-3) / cells
-    wide = max(cell, 1.0)  # cells smaller than a pixel are averaged
-    centres = np.arange(first, max(last, first), dtype=np.float32) + 0.5 - low
-    offsets = (centres[:, None] - (np.arange(cells) + 0.5) * cell) / wide
-    far = np.abs(offsets)
-    tail = np.maximum(1.5 - far, 0)
-    weights = np.where(far < 0.5, 0.75 - far**2, tail**2 / 2) * (cell / wide)
-    slopes = np.where(far < 0.5, -2 * offsets, -np.sign(offsets) * tail) * (cell / wide**2)
-    return _Spline(first, weights.astype(np.float32), slopes.astype(np.float32), wide)
-
-
-def _paint(pixels: np.ndarray, distance: np.ndarray, colour: Colour, line: float) -> None:
-    """Tint, rim and contour by the distance (h, w) to the mask's edge in pixels, positive inside."""
-    near = np.abs(distance)
-    rim = np.clip(1.2 * line + 0.5 - near, 0, 1)
-    if rim.any():
-        _blend(pixels, INK, HALO * rim)
-    edge = np.clip(line / 2 + 0.5 - near, 0, 1)
-    _blend(pixels, colour, np.maximum(edge, TINT * np.clip(distance + 0.5, 0, 1)))
-
-
-def _blend(pixels: np.ndarray, colour: Colour, alpha: np.ndarray) -> None:
-    """Mix colour into pixels, uint8 (h, w, 3), in place; alpha (h, w) in 0..1."""
-    weight = alpha.astype(np.float32, copy=False)
-    height, width = weight.shape
-    flat = _flat(colour, 1 << (height * width).bit_length())[: height * width].reshape(height, width, 3)
-    pixels[:] = cv2.blendLinear(np.ascontiguousarray(pixels), flat, 1 - weight, weight)
-
-
-@lru_cache(maxsize=16)
-def _flat(colour: Colour, count: int) -> np.ndarray:
-    """A row of pixels of one colour, uint8 (count, 3); making it anew took a quarter of the drawing time."""
-    return np.full((count, 3), colour, np.uint8)
-
-
 def _draw_box(canvas: np.ndarray, box: np.ndarray, colour: Colour, line: float) -> None:
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = (int(v) for v in np.clip(np.round(box), 0, (width - 1, height - 1) * 2))
@@ -254,11 +177,11 @@ def _shared(chips: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _draw_label(canvas: np.ndarray, label: Label, colour: Colour) -> None:
     pixels = canvas[label.y : label.y + label.height, label.x : label.x + label.width]
-    _blend(pixels, colour, 0.92 * _rounded(label.width, label.height, label.font / 4))
+    blend(pixels, colour, 0.92 * _rounded(label.width, label.height, label.font / 4))
     ink, dx, dy = _letters(label.text, label.font)
     left, top = label.font // 3 + dx, round(label.font * 0.2) + dy
     target = pixels[top : top + ink.shape[0], left : left + ink.shape[1]]
-    _blend(target, INK, ink[: target.shape[0], : target.shape[1]])
+    blend(target, INK, ink[: target.shape[0], : target.shape[1]])
 
 
 def _rounded(width: int, height: int, radius: float) -> np.ndarray:

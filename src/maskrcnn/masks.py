@@ -5,12 +5,17 @@ N instances, M side of a mask, H, W size of the image, h, w size of a mask's win
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 PasteRule = Literal["pixel_centres", "expanded"]
+Place = tuple[slice, slice]
+
+LARGE = 1 << 18  # pixels of a window from which on looking for the mask's edge first pays
 
 
 def paste_crop(
@@ -21,10 +26,14 @@ def paste_crop(
     rule: `pixel_centres` as detectron2 and mmdetection, `expanded` as torchvision and maskrcnn-benchmark.
     """
     window = _window(roi_mask, box, size, rule)
-    columns = np.empty(window.shape, bool)
+    columns = np.zeros(window.shape, bool)
     over = np.greater_equal if rule == "pixel_centres" else np.greater
-    for rows, probability in window.blocks():
-        over(probability, np.float32(0.5), out=columns[rows])
+    for place in window.inside:
+        columns[place] = True
+    for place in window.undecided:
+        part = columns[place]
+        for rows, probability in _products(window.across[place[0]], window.lines[:, place[1]]):
+            over(probability, np.float32(0.5), out=part[rows])
     return columns.T, window.x, window.y
 
 
@@ -33,7 +42,9 @@ def paste(roi_masks: np.ndarray, boxes: np.ndarray, size: tuple[int, int], rule:
     masks = np.zeros((len(boxes), *size), bool)
     for mask, roi_mask, box in zip(masks, roi_masks, boxes, strict=True):
         crop, x, y = paste_crop(roi_mask, box, size, rule)
-        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
+        # NumPy would turn the columns into rows a pixel at a time.
+        rows = cv2.transpose(crop.T.view(np.uint8)).view(bool) if crop.size else crop
+        mask[y : y + crop.shape[0], x : x + crop.shape[1]] = rows
     return masks
 
 
@@ -59,21 +70,20 @@ class _Window:
     """The pixels of an image that a mask can reach, column-major as RLE is: their transpose costs nothing.
 
     x, y: its first column and row. across: (w, M), the weights of the mask's columns in each pixel column.
-    lines: (M, h), the mask's columns at the height of each pixel row.
+    lines: (M, h), the mask's columns at the height of each pixel row. inside: rectangles, slices of columns
+    and of rows, in which every pixel is in the mask. undecided: those where the probability must be computed.
     """
 
     x: int
     y: int
     across: np.ndarray
     lines: np.ndarray
+    inside: list[Place]
+    undecided: list[Place]
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.across), self.lines.shape[1]
-
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Probability float32 (rows, h) of some of the window's columns at a time, all in all (w, h)."""
-        return _products(self.across, self.lines)
 
 
 def _window(roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: PasteRule) -> _Window:
@@ -85,7 +95,33 @@ def _window(roi_mask: np.ndarray, box: np.ndarray, size: tuple[int, int], rule: 
     lines = np.empty((len(down), side), np.float32)
     for rows, product in _products(_hat(down, side), np.asarray(roi_mask, np.float32)):
         lines[rows] = product
-    return _Window(x, y, _hat(across, side), lines.T)
+    everything = (slice(None), slice(None))
+    large = len(across) * len(down) >= LARGE
+    inside, undecided = _decided(roi_mask, across, down) if large else ([], [everything])
+    return _Window(x, y, _hat(across, side), lines.T, inside, undecided)
+
+
+def _decided(roi_mask: np.ndarray, across: np.ndarray, down: np.ndarray) -> tuple[list[Place], list[Place]]:
+    """Rectangles of pixels that are inside for certain, and those that may be inside or not.
+
+    What lies between four cells is between their least and largest value. across, down: places of the pixels
+    in cells.
+    """
+    side = len(roi_mask)
+    columns = np.pad(roi_mask, 1).T  # cells of zeros around
+    corners = np.stack([columns[i : side + 1 + i, j : side + 1 + j] for i in (0, 1) for j in (0, 1)])
+    # A thousandth is far more than what rounding does.
+    kinds = np.where(corners.max(0) < 0.499, 0, np.where(corners.min(0) > 0.501, 1, 2))
+    lefts, tops = (
+        [0, *np.searchsorted(each, np.arange(side)).tolist(), len(each)] for each in (across, down)
+    )
+    found: tuple[list[Place], ...] = ([], [], [])
+    for column in range(side + 1):
+        here = slice(lefts[column], lefts[column + 1])
+        changes = (np.flatnonzero(np.diff(kinds[column])) + 1).tolist()
+        for first, last in pairwise([0, *changes, side + 1]):
+            found[kinds[column, first]].append((here, slice(tops[first], tops[last])))
+    return found[1], found[2]
 
 
 def _products(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:

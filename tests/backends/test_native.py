@@ -54,6 +54,9 @@ NETWORKS = {
     "two convolutions in the rpn": replace(FPN, rpn=replace(FPN.rpn, convs=2)),
     "old conventions": replace(FPN, conventions=OLD),
     "old conventions, c4": replace(SMALL["c4"], conventions=OLD),
+    "c4, stride in 3x3": replace(SMALL["c4"], backbone=BackboneConfig(50, width=8, group_width=8)),
+    "c4, group norm": replace(SMALL["c4"], backbone=BackboneConfig(50, width=32, group_width=32, norm="gn")),
+    "c4 with three boxes": replace(SMALL["c4"], rpn=replace(SMALL["c4"].rpn, post_nms=3)),
 }
 
 

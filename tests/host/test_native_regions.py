@@ -8,7 +8,7 @@ import torchvision
 from maskrcnn.host import roi_align
 from maskrcnn.host.native.library import Threads, library
 from maskrcnn.host.native.packing import to_float, to_half
-from maskrcnn.host.native.regions import greedy, max_pool, mean, own_class, pool_levels
+from maskrcnn.host.native.regions import Finish, greedy, max_pool, mean, own_class, pool_levels
 from maskrcnn.host.nms import nms
 
 pytestmark = pytest.mark.skipif(library() is None, reason="the compiled loops were not built: no C compiler")
@@ -69,6 +69,21 @@ def test_the_mean_of_a_ramp_is_the_coordinate_of_the_bin_centre():
     pooled = pool_levels([ramp], np.float32([[2, 2, 6, 6]]), row, row, [1.0], 2, 0, True, ONE)
     # Bins are 2..4 and 4..6; their centres 3 and 5 lie half a cell past the cell centres.
     assert pooled[0, :, :, 0].tolist() == [[2.5, 4.5], [2.5, 4.5]]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_every_second_bin_with_bias_and_relu_is_what_is_left_of_all_bins(half: bool):
+    rng = np.random.default_rng(0)
+    level = rng.standard_normal((2, 30, 40, 80)).astype(np.float32)
+    bias = rng.standard_normal(80).astype(np.float32)
+    boxes, image_of, level_of = boxes_of_all_kinds(20) / 4, np.arange(20) % 2, np.zeros(20, np.int64)
+    rule = ([to_half(level) if half else level], boxes, image_of, level_of, [1.0], 7, 2, True, ONE)
+    every, some = pool_levels(*rule), pool_levels(*rule, Finish(2, bias, relu=True))
+    every, some = (to_float(each) if half else each for each in (every, some))
+    expected = np.maximum(every[:, ::2, ::2] + bias, 0)
+    assert some.shape == (20, 4, 4, 80)
+    # Half a unit in bfloat16's eighth bit of the sum before the bias, which may be near its negative.
+    np.testing.assert_allclose(some, expected, rtol=2**-8 if half else 0, atol=2**-7 if half else 1e-7)
 
 
 def test_bfloat16_levels_are_pooled_to_bfloat16():

@@ -1,6 +1,7 @@
 """Runs a `.safetensors` model file on a CPU with loops compiled at installation: no engine and no torch."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
 from maskrcnn.host.boxes import pyramid_level
 from maskrcnn.host.detect import Found, detect
-from maskrcnn.host.native.heads import BoxHead, MaskHead, Res5, RPNHead
+from maskrcnn.host.native.heads import BoxHead, MaskHead, RPNHead
 from maskrcnn.host.native.library import Threads, library, multiplies
 from maskrcnn.host.native.network import Trunk, Weights
 from maskrcnn.host.native.packing import Precision
 from maskrcnn.host.native.regions import pool_levels
+from maskrcnn.host.native.res5 import Res5
 from maskrcnn.host.normalise import normalised
 from maskrcnn.host.proposals import Proposer
 from maskrcnn.spec import Spec
@@ -41,7 +43,7 @@ class NativeBackend:
         self.trunk = Trunk(weights, config)
         self.rpn = RPNHead(weights, config)
         self.propose = Proposer(config)
-        self.res5 = Res5(weights, config)
+        self.res5 = Res5(weights, config) if config.neck == "c4" else None
         self.box_head = BoxHead(weights, config)
         self.mask_head = MaskHead(weights, config)
         self.scales = [1 / stride for stride in ((4, 8, 16, 32) if config.neck == "fpn" else (16,))]
@@ -50,8 +52,9 @@ class NativeBackend:
         """image (B, 3, H, W) uint8 or float32 in 0..255, size int64 (B, 2) -> Raw of numpy arrays."""
         levels = self.trunk(self._bordered(image, size), self.threads)
         proposals = self._proposals(levels, size, image.shape[2:])
-        found = self._detect(levels, proposals, size)
-        return self._with_masks(levels, found)
+        maps = levels if self.res5 is None else self.res5.maps(levels[0], self.threads)
+        found = self._detect(maps, proposals, size)
+        return self._with_masks(maps, found)
 
     def _bordered(self, image: np.ndarray, size: np.ndarray) -> np.ndarray:
         """image (B, 3, H, W) -> normalised (B, H + 6, W + 6, 3), zeros around it."""
@@ -71,42 +74,42 @@ class NativeBackend:
             for row in range(len(size))
         ]
 
-    def _detect(self, levels: list[np.ndarray], proposals: list[np.ndarray], size: np.ndarray) -> list[Found]:
+    def _detect(self, maps: list[np.ndarray], proposals: list[np.ndarray], size: np.ndarray) -> list[Found]:
         side = self.spec.model.box_head.pool_side
-        found = [self.box_head(cells, self.threads) for cells in self._pooled(levels, proposals, side)]
+        found = [self.box_head(cells, self.threads) for cells in self._pooled(maps, proposals, side)]
         logits, deltas = (np.concatenate(parts) for parts in zip(*found, strict=True))
         ends = np.cumsum([len(each) for each in proposals])[:-1]
         images = zip(np.split(logits, ends), np.split(deltas, ends), proposals, size, strict=True)
         return [detect(*each, self.spec.model) for each in images]
 
-    def _pooled(self, levels: list[np.ndarray], boxes: list[np.ndarray], side: int) -> Iterator[np.ndarray]:
+    def _pooled(self, maps: list[np.ndarray], boxes: list[np.ndarray], side: int) -> Iterator[np.ndarray]:
         """boxes B x (R, 4) in network pixels -> some at a time (r, S, S, C), through a res5."""
         habits, count = self.spec.model.conventions, len(self.scales)
         every = np.concatenate(boxes)
         image_of = np.repeat(np.arange(len(boxes)), [len(each) for each in boxes])
         eps = (habits.level_eps_inside, habits.level_eps_outside)
         level_of = pyramid_level(every, count, *eps, habits.plus_one)
-        most = max(1, MOST_POOLED // (levels[0].itemsize * levels[0].shape[3] * side**2))
+        most = max(1, MOST_POOLED // (maps[0].itemsize * maps[-1].shape[3] * side**2))
         for start in range(0, max(len(every), 1), most):
             some = slice(start, start + most)
-            cells = pool_levels(
-                levels[:count],
-                every[some],
-                image_of[some],
-                level_of[some],
-                self.scales,
-                side,
-                habits.roi_samples,
-                habits.roi_aligned,
-                self.threads,
+            pool = partial(
+                pool_levels,
+                boxes=every[some],
+                image_of=image_of[some],
+                level_of=level_of[some],
+                scales=self.scales,
+                side=side,
+                samples=habits.roi_samples,
+                aligned=habits.roi_aligned,
+                threads=self.threads,
             )
-            yield self.res5(cells, self.threads)
+            yield pool(maps[:count]) if self.res5 is None else self.res5(maps, pool, self.threads)
 
-    def _with_masks(self, levels: list[np.ndarray], found: list[Found]) -> Raw:
+    def _with_masks(self, maps: list[np.ndarray], found: list[Found]) -> Raw:
         config, rows = self.spec.model, self.spec.model.box_head.detections
         labels, done = np.concatenate([each.labels for each in found]), 0
         parts: list[np.ndarray] = []
-        for cells in self._pooled(levels, [each.boxes for each in found], config.mask_head.pool_side):
+        for cells in self._pooled(maps, [each.boxes for each in found], config.mask_head.pool_side):
             parts.append(self.mask_head(cells, labels[done : done + len(cells)], self.threads))
             done += len(cells)
         masks = np.concatenate(parts)
@@ -144,6 +147,11 @@ def open_native(
     if device not in ("auto", "cpu"):
         raise UserError(f"--device {device}: the engine `native` runs on a CPU", hint="use --device cpu")
     spec, tensors = read_model_file(path)
+    if spec.model.neck == "fpn" and (spec.model.fpn.bottom_up is not None or spec.model.rpn.conv_side != 3):
+        raise UserError(
+            f"{path}: has a bottom-up path or an RPN of 1 x 1 convolutions, unlike the engine `native`",
+            hint="use --engine torch, or export it",
+        )
     return NativeBackend(spec, tensors, threads, precision)
 
 

@@ -4,7 +4,8 @@ B images, H, W cells of a map, h, w of the result, C channels in, N out, k, l ce
 """
 
 import ctypes
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,12 @@ class Convolution:
         )
         threads.run(self.loop, work, self._room(block))
         return out[..., : self.outputs]
+
+    def alone(self) -> "Convolution":
+        """Its products at every cell, without bias and ReLU, on the same weights."""
+        same = copy(self)
+        same.steps, same.relu, same.bias = replace(self.steps, stride=1), False, np.zeros_like(self.bias)
+        return same
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the result for a map of that many."""

@@ -9,7 +9,7 @@ import numpy as np
 from maskrcnn.config import ModelConfig
 from maskrcnn.host.native.convolution import Convolution, Steps
 from maskrcnn.host.native.library import Threads
-from maskrcnn.host.native.network import Layer, Stage, Weights
+from maskrcnn.host.native.network import Layer, Weights
 from maskrcnn.host.native.regions import mean, own_class
 from maskrcnn.host.proposals import sigmoid
 
@@ -102,17 +102,6 @@ class MaskHead:
         row = np.zeros_like(labels) if self.agnostic else labels
         logits = own_class(quarters, self.weight, self.bias, row).reshape(count, side, side, 2, 2)
         return sigmoid(logits.transpose(0, 1, 3, 2, 4).reshape(count, 2 * side, 2 * side))
-
-
-class Res5:
-    """C4's last stage of the trunk on every box; elsewhere there is nothing to do."""
-
-    def __init__(self, weights: Weights, config: ModelConfig) -> None:
-        self.stage = Stage(weights, "res5", 2, 1, config.backbone) if config.neck == "c4" else None
-
-    def __call__(self, cells: np.ndarray, threads: Threads) -> np.ndarray:
-        """cells (R, S, S, C) -> (R, S, S, C), for C4 (R, S / 2, S / 2, C')."""
-        return cells if self.stage is None else self.stage(cells, threads)
 
 
 def _together(weights: Weights, *names: str) -> Convolution:

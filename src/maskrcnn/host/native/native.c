@@ -91,8 +91,10 @@ struct pool {
     const float *scales;
     const float *boxes; /* (count, 4) in network pixels */
     const int64_t *level_of, *image_of;
-    void *out; /* (count, side, side, depth) */
+    void *out; /* (count, bins, bins, depth) */
     int64_t count, depth, cell_size, side, samples, aligned, most, block, half;
+    const float *bias;       /* (depth,), added to every bin; may be missing */
+    int64_t relu, step, bins; /* of side * side bins every step-th along both axes is wanted: bins * bins */
 };
 
 #define VALUE float
@@ -276,7 +278,7 @@ PUBLIC void maskrcnn_pool_levels(const struct pool *pool, int64_t *next, struct 
             axis(pool, corner[1], high, rows, height, down);
             long value = pool->half ? 2 : 4, image = pool->image_of[i] * height * width * pool->cell_size;
             sets[set](pool, (const char *)pool->levels[number] + image * value, width, down, across,
-                      (char *)pool->out + i * pool->side * pool->side * pool->depth * value);
+                      (char *)pool->out + i * pool->bins * pool->bins * pool->depth * value);
         }
 }
 

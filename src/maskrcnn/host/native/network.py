@@ -65,7 +65,7 @@ class Layer:
     def __call__(self, cells: np.ndarray, threads: Threads, residual: np.ndarray | None = None) -> np.ndarray:
         """cells (B, H, W, C) -> (B, h, w, N); residual: added before ReLU, doubled if half as large."""
         if self.group_norm is not None:
-            return self._normalised(self._convolved(cells, threads), residual)
+            return self.normalised(self._convolved(cells, threads), residual)
         if len(self.parts) > 1:
             return self._convolved(cells, threads)
         return self.parts[0](cells, threads, residual)
@@ -81,7 +81,8 @@ class Layer:
             part(channels, threads, out=out[..., number * width : (number + 1) * width])
         return out
 
-    def _normalised(self, cells: np.ndarray, residual: np.ndarray | None) -> np.ndarray:
+    def normalised(self, cells: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
+        """cells (B, h, w, N) of the convolution -> after the group norm, what is added and ReLU."""
         assert self.group_norm is not None
         weight, bias = self.group_norm
         cells = to_float(cells) if self.half else cells
@@ -169,7 +170,11 @@ class Block:
     def __call__(self, cells: np.ndarray, threads: Threads) -> np.ndarray:
         """cells (B, H, W, C) -> (B, H / stride, W / stride, C')."""
         beside = cells if self.shortcut is None else self.shortcut(cells, threads)
-        for layer in self.layers[:-1]:
+        return self.after_first(self.layers[0](cells, threads), beside, threads)
+
+    def after_first(self, cells: np.ndarray, beside: np.ndarray, threads: Threads) -> np.ndarray:
+        """cells of the first convolution (B, h, w, C), beside: of the shortcut -> as the block itself."""
+        for layer in self.layers[1:-1]:
             cells = layer(cells, threads)
         return self.layers[-1](cells, threads, beside)
 

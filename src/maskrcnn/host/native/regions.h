@@ -5,12 +5,12 @@
 #define JOIN(a, b) JOIN_(a, b)
 #define FN(name) JOIN(name, ISA)
 
-/* Adds up for each bin of one box the cells under it: rows and columns as `axis` lists them. */
+/* Adds up for each wanted bin of one box the cells under it: rows and columns as `axis` lists them. */
 static void FN(pool_box)(const struct pool *pool, const void *level, long width, const struct share *down,
                          const struct share *across, void *out) {
-    long side = pool->side, most = pool->most, depth = pool->depth;
-    for (long y = 0; y < side; y++)
-        for (long x = 0; x < side; x++)
+    long bins = pool->bins, most = pool->most * pool->step, depth = pool->depth;
+    for (long y = 0; y < bins; y++)
+        for (long x = 0; x < bins; x++)
             for (long k = 0; k < depth; k += 64) {
                 long vectors = depth - k < 64 ? (depth - k) / 16 : 4;
                 vec sum[4] = {{0}, {0}, {0}, {0}};
@@ -25,8 +25,11 @@ static void FN(pool_box)(const struct pool *pool, const void *level, long width,
                             for (int j = 0; j < vectors; j++)
                                 sum[j] += weight * FN(load)(level, place + 16 * j, pool->half);
                     }
-                for (int j = 0; j < vectors; j++)
-                    FN(store)(out, (y * side + x) * depth + k + 16 * j, sum[j], pool->half);
+                for (int j = 0; j < vectors; j++) {
+                    if (pool->bias) sum[j] += *(const vec *)(pool->bias + k + 16 * j);
+                    if (pool->relu) sum[j] = (vec)((ivec)sum[j] & (sum[j] > (vec){0}));
+                    FN(store)(out, (y * bins + x) * depth + k + 16 * j, sum[j], pool->half);
+                }
             }
 }
 

@@ -5,6 +5,7 @@ B images, L levels, R boxes (of all images), C channels, H, W cells of a level, 
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +24,21 @@ class _Pool(ctypes.Structure):
         ("out", ctypes.c_void_p),
         *((name, ctypes.c_int64) for name in ("count", "depth", "cell", "side", "samples", "aligned")),
         *((name, ctypes.c_int64) for name in ("most", "block", "half")),
+        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("relu", "step", "bins")),
     ]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of a box's bins: every `step`-th along both axes is taken, bias added, and ReLU.
+
+    bias: float32, at least (C,) and the next multiple of 16.
+    """
+
+    step: int = 1
+    bias: np.ndarray | None = None
+    relu: bool = False
 
 
 def pool_levels(
@@ -36,20 +51,22 @@ def pool_levels(
     samples: int,
     aligned: bool,
     threads: Threads,
+    finish: Finish = Finish(),
 ) -> np.ndarray:
     """RoIAlign (He et al. 2017) of each box on its own level and image.
 
     levels L x (B, H, W, C) float32 or bfloat16 (as uint16), boxes (R, 4) in network pixels, image_of and
-    level_of int64 (R,), scales cells per pixel of each level -> (R, S, S, C) of that kind. samples: points
-    per bin and side, 0 for ceil(box side in cells / S). aligned: the half pixel is subtracted; otherwise
-    boxes are at least one cell wide.
+    level_of int64 (R,), scales cells per pixel of each level -> (R, S, S, C) of that kind, or as few bins as
+    finish takes. samples: points per bin and side, 0 for ceil(box side in cells / S). aligned: the half pixel
+    is subtracted; otherwise boxes are at least one cell wide.
     """
     compiled = library()
     assert compiled is not None
     channels = levels[0].shape[3]
     levels = [in_lanes(level) for level in levels]
     depth, cell = levels[0].shape[3], strides(levels[0])[2]
-    pooled = np.empty((len(boxes), side, side, depth), levels[0].dtype)
+    bins = -(-side // finish.step)
+    pooled = np.empty((len(boxes), bins, bins, depth), levels[0].dtype)
     boxes = np.ascontiguousarray(boxes, np.float32)
     sizes = np.array([level.shape[1:3] for level in levels], np.int64)
     places = (ctypes.c_void_p * len(levels))(*(level.ctypes.data for level in levels))
@@ -63,6 +80,7 @@ def pool_levels(
         ctypes.addressof(places),
         *(address(each) for each in (sizes, rates, boxes, level_of, image_of, pooled)),
         *(len(boxes), depth, cell, side, samples, aligned, most, BOXES, levels[0].itemsize == 2),
+        *(address(finish.bias), finish.relu, finish.step, bins),
     )
     threads.run(compiled.maskrcnn_pool_levels, work, 2 * side * most * 4)
     return pooled[..., :channels]
