@@ -42,6 +42,7 @@ class Detections:
     boxes: (N, 4) float32 x1, y1, x2, y2 in image pixels. scores: (N,) float32. labels: (N,) int64 in 0..K-1.
     roi_masks: (N, M, M) float32, probability inside each box. size: (height, width) of the image.
     classes: names and original ids by label; may be empty. mask_paste: how a mask is laid on the image.
+    tracks: (N,) int64, numbers of the objects of a video, -1 for an object without; None for an image.
     """
 
     boxes: np.ndarray
@@ -51,6 +52,7 @@ class Detections:
     size: tuple[int, int]
     classes: Classes = field(default_factory=Classes)
     mask_paste: PasteRule = "pixel_centres"
+    tracks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.boxes)
@@ -112,11 +114,17 @@ class Detections:
             scores=self.scores[chosen],
             labels=self.labels[chosen],
             roi_masks=self.roi_masks[chosen],
+            tracks=None if self.tracks is None else self.tracks[chosen],
         )
 
     def above(self, score: float) -> "Detections":
         """Those with at least that score."""
         return self[self.scores >= np.float32(score)]
+
+    def track_ids(self) -> list[int | None]:
+        """The number of each object of a video; None for one that has none."""
+        numbers = [-1] * len(self) if self.tracks is None else self.tracks.tolist()
+        return [None if number < 0 else number for number in numbers]
 
     def names(self) -> list[str]:
         """The class name of each; `class 17` (its id) where the model has no name for it."""
@@ -164,29 +172,34 @@ class Detections:
             place["file_name"] = file_name
         x1, y1, x2, y2 = self.boxes.astype(np.float64).T
         bboxes = np.stack([x1, y1, x2 - x1, y2 - y1], axis=1)
-        return [
+        items = [
             {**place, "category_id": category, "bbox": bbox, "score": score, "segmentation": rle}
             for category, bbox, score, rle in zip(
                 self.category_ids(), _rounded(bboxes), self.scores.tolist(), self.rles(), strict=True
             )
         ]
+        return self._with_tracks(items)
 
     def to_json(self) -> dict[str, Any]:
         """Each detection's name, category_id, score, box x1, y1, x2, y2 in pixels, mask as COCO RLE."""
-        return {
-            "size": [int(side) for side in self.size],
-            "detections": [
-                {"name": name, "category_id": category, "score": round(score, 5), "box": box, "mask": rle}
-                for name, category, score, box, rle in zip(
-                    self.names(),
-                    self.category_ids(),
-                    self.scores.tolist(),
-                    _rounded(self.boxes.astype(np.float64)),
-                    self.rles(),
-                    strict=True,
-                )
-            ],
-        }
+        items: list[dict[str, Any]] = [
+            {"name": name, "category_id": category, "score": round(score, 5), "box": box, "mask": rle}
+            for name, category, score, box, rle in zip(
+                self.names(),
+                self.category_ids(),
+                self.scores.tolist(),
+                _rounded(self.boxes.astype(np.float64)),
+                self.rles(),
+                strict=True,
+            )
+        ]
+        return {"size": [int(side) for side in self.size], "detections": self._with_tracks(items)}
+
+    def _with_tracks(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same with track_id, if it is a frame of a video."""
+        if self.tracks is None:
+            return items
+        return [{**item, "track_id": number} for item, number in zip(items, self.track_ids(), strict=True)]
 
     def to_labelme(self, image_path: str) -> dict[str, Any]:
         """The contents of a labelme file. image_path: from its folder to the image, with `/`."""

@@ -188,7 +188,8 @@ def test_the_table_has_a_row_for_each_object_whose_rle_is_the_mask(tmp_path: Pat
     rows = table(tmp_path)
     masks = everything().masks()
     assert list(rows[0]) == [
-        *("file_name", "image_id", "label", "category_id", "score", "x1", "y1", "x2", "y2", "area", "rle")
+        *("file_name", "image_id", "label", "category_id", "score"),
+        *("x1", "y1", "x2", "y2", "area", "rle", "track_id"),
     ]
     for row, mask in zip(rows, masks, strict=True):
         assert (row["file_name"], row["image_id"]) == ('a, "b"\r\né.jpg', "7")

@@ -82,9 +82,15 @@ def describe(model: str) -> Description:
         sha256=_sha256(files),
         spec=spec,
         size_net=(height, width),
-        stages=count_stages(spec.model, shapes, *counted),
-        layers=count_layers(spec.model, shapes, *counted),
+        stages=[] if of_another_tool(spec) else count_stages(spec.model, shapes, *counted),
+        layers=[] if of_another_tool(spec) else count_layers(spec.model, shapes, *counted),
     )
+
+
+def of_another_tool(spec: "Spec") -> bool:
+    """Whether it describes a graph that another tool made, whose layers it does not know."""
+    exported = spec.exported
+    return exported is not None and exported.contract != "maskrcnn" and exported.check is None
 
 
 def _files(path: Path) -> list[Path]:
@@ -118,19 +124,19 @@ def _shapes(path: Path, spec: "Spec") -> dict[str, tuple[int, ...]]:
 
 def lines(description: Description, layers: bool = False) -> list[str]:
     """The description for a person, with a row for each layer when asked."""
-    spec = description.spec
+    spec, foreign = description.spec, of_another_tool(description.spec)
     rows = [
         ("file", f"{description.file}, {description.bytes / 1e6:.1f} MB, sha256 {description.sha256}"),
         ("source", source(spec)),
-        ("network", network(spec.model)),
+        ("network", f"of {spec.origin.source}" if foreign else network(spec.model)),
         ("classes", classes(spec)),
         ("input", resizing(spec)),
         ("", f"mean {_numbers(spec.model.mean)}, std {_numbers(spec.model.std)}, of 0..255"),
         ("precision", spec.precision),
         *(_exported(spec.exported, spec.preprocess.pad_multiple) if spec.exported else ()),
-        *_costs(description),
-        *(_layers(description) if layers else ()),
-        *_conventions(spec.model),
+        *(() if foreign else _costs(description)),
+        *(_layers(description) if layers and not foreign else ()),
+        *(() if foreign else _conventions(spec.model)),
     ]
     return [f"{title:<12}{text}" for title, text in rows]
 

@@ -1,8 +1,9 @@
 """`maskrcnn predict`: images, videos and cameras in, pictures and results out."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from maskrcnn.cli.network import Offline
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
+    from maskrcnn.cli.predict_video import Wanted
+    from maskrcnn.cli.recording import Showing
     from maskrcnn.images import ImageFile
     from maskrcnn.media.find import Moving, Stills
     from maskrcnn.predict import Predictor
@@ -29,7 +32,7 @@ SAVE = (
     "What to write, with commas: image (a picture each, an annotated video), json (a file each), masks (a "
     "PNG of instance numbers each), coco (one predictions.json, a COCO results list), labelme, geojson and "
     "yolo (a file each), cvat (one annotations.xml), csv (one predictions.csv). When left out image, and "
-    "with --stream nothing."
+    "with --stream or --show nothing."
 )
 LEAST = f"Least score. When left out {SCORE}, but coco then holds everything, as average precision needs."
 IDS = "COCO annotation file that gives the image ids of coco by file name."
@@ -37,6 +40,15 @@ STREAM = "Print a line of JSON for each image or frame as soon as it is done; wo
 FRAMES = "End each video and camera after so many frames."
 TILES = "Predict large images in overlapping tiles of this side, as 640 or 640,0.2, and join what they cut."
 SECONDS = "End each video and camera after so many seconds."
+TRACK = (
+    "Number the objects of a video or camera, so that each keeps its colour and has a track_id in results."
+)
+SHOW = (
+    "Show each picture when it is done: auto (a window, or an address for a browser where there can be "
+    "none), window, or a port of this machine for a browser, as 8080. Esc or q ends the run."
+)
+DELAY = "With --show: milliseconds that each picture stays at least; 0 waits for a key."
+SHOW_FPS = "Draw into videos how many frames a second are done, and tell it at the end."
 
 
 def predict(
@@ -50,10 +62,15 @@ def predict(
     ] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")] = 1,
     tiles: Annotated[str | None, typer.Option(metavar="SIDE[,OVERLAP]", help=TILES)] = None,
+    boxes: Annotated[bool, typer.Option("--boxes", help="Draw boxes as well.")] = False,
     annotations: Annotated[Path | None, typer.Option(help=IDS)] = None,
     stream: Annotated[bool, typer.Option("--stream", help=STREAM)] = False,
     frames: Annotated[int | None, typer.Option(min=1, help=FRAMES)] = None,
     seconds: Annotated[float | None, typer.Option(min=0.001, help=SECONDS)] = None,
+    track: Annotated[bool, typer.Option("--track/--no-track", help=TRACK)] = True,
+    show: Annotated[str | None, typer.Option(metavar="WHERE", help=SHOW)] = None,
+    delay: Annotated[int | None, typer.Option(min=0, metavar="MS", help=DELAY)] = None,
+    show_fps: Annotated[bool, typer.Option("--show-fps", help=SHOW_FPS)] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the network.")] = None,
     engine: Engine = None,
     offline: Offline = False,
@@ -63,20 +80,23 @@ def predict(
     from maskrcnn.media.find import find_sources, words_in
     from maskrcnn.predict import open_model
 
-    with together(device) as team:
+    with together(device) as team, _showing(show, delay, show_fps, team) as showing:
         _refuse_to_share(sources, (), team)
         listed = words_in(sys.stdin.buffer.read()) if "-" in sources else []
         parts = find_sources(sources, listed, skip=out)
         _check_ends(parts, endless=frames is None and seconds is None)
         _refuse_to_share(sources, parts, team)
-        kinds = _kinds(("" if stream else "image") if save is None else save)
-        output = _output(parts, out, kinds, score, annotations)
+        kinds = _kinds(("" if stream or show else "image") if save is None else save)
+        output = replace(_output(parts, out, kinds, score, annotations), boxes=boxes)
         predictor = open_model(model, device, batch, threads, engine)
         if tiles is not None:
             from maskrcnn.tiles import tiled
 
             predictor = tiled(predictor, tiles)
-        _predict_all(predictor, parts, output, stream, (frames, seconds), team)
+        from maskrcnn.cli.predict_video import Limits, Wanted
+
+        wanted = Wanted(Limits(frames, seconds), track, showing)
+        _predict_all(predictor, parts, output, stream, wanted, team)
 
 
 def _predict_all(
@@ -84,10 +104,10 @@ def _predict_all(
     parts: "Sequence[Stills | Moving]",
     output: "Output",
     stream: bool,
-    ends: tuple[int | None, float | None],
+    wanted: "Wanted",
     team: "Team",
 ) -> None:
-    """Predict, write and tell. ends: frames and seconds after which each video and camera ends."""
+    """Predict, write, show and tell."""
     from maskrcnn.cli.account import Account
     from maskrcnn.media.find import Stills
     from maskrcnn.results import COCO_FILE, GrowingList
@@ -106,11 +126,13 @@ def _predict_all(
             if isinstance(part, Stills):
                 from maskrcnn.cli.predict_stills import predict_stills
 
-                predict_stills(predictor, part, output, account, team)
+                goes_on = predict_stills(predictor, part, output, account, team, wanted.showing)
             else:
-                from maskrcnn.cli.predict_video import Limits, predict_moving
+                from maskrcnn.cli.predict_video import predict_moving
 
-                predict_moving(predictor, part, output, account, Limits(*ends))
+                goes_on = predict_moving(predictor, part, output, account, wanted)
+            if not goes_on:
+                break
     if account.listed and coco is not None:
         account.words(f"{account.listed} images   -> {coco_path}")
     account.finish()
@@ -129,6 +151,28 @@ def _refuse_to_share(sources: Sequence[str], parts: "Sequence[Stills | Moving]",
             f"{name}: cannot be shared by {team.place.count} processes",
             hint="they share images that are named; start one process for anything else",
         )
+
+
+@contextmanager
+def _showing(show: str | None, delay: int | None, rate: bool, team: "Team") -> "Iterator[Showing]":
+    """What is seen while it is made. Raises UserError where nothing can be shown."""
+    from maskrcnn.cli.recording import Showing
+
+    if show is None:
+        if delay is not None:
+            raise UserError(f"--delay {delay}: nothing is shown", hint="add --show auto")
+        yield Showing(rate=rate)
+        return
+    from maskrcnn.media.display import open_display
+
+    if team.place.count > 1:
+        raise UserError(f"--show: {team.place.count} processes share the images", hint="start one process")
+    display = open_display(show)
+    print(f"note: pictures are shown {display.place}, Esc or q there ends it", file=sys.stderr, flush=True)
+    try:
+        yield Showing(display, delay, rate)
+    finally:
+        display.close()
 
 
 def _check_ends(parts: "Sequence[Stills | Moving]", endless: bool) -> None:

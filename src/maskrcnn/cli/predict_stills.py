@@ -18,6 +18,7 @@ from maskrcnn.stream import Finished, Found, Unreadable, predict_files
 from maskrcnn.whole_file import shown
 
 if TYPE_CHECKING:
+    from maskrcnn.cli.recording import Showing
     from maskrcnn.detections import Detections
     from maskrcnn.media.find import Stills
     from maskrcnn.predict import Predictor
@@ -34,6 +35,7 @@ class _Done:
     written: Written
     line: str
     packed: str
+    picture: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,28 @@ class _Told:
 
 
 def predict_stills(
-    predictor: "Predictor", stills: "Stills", output: "Output", account: Account, team: "Team"
-) -> None:
-    """Every image, in order; one that cannot be read is left out."""
+    predictor: "Predictor",
+    stills: "Stills",
+    output: "Output",
+    account: Account,
+    team: "Team",
+    showing: "Showing | None" = None,
+) -> bool:
+    """Every image, in order -> whether to go on: False when the user ended what is shown.
+
+    One that cannot be read is left out.
+    """
     files = stills.files
     share = team.share(files, (file.name for file in files))
     of_run = output.only(tuple(kind for kind in OF_RUN if kind in output.kinds and team.place.count > 1))
     own = output.only(tuple(kind for kind in output.kinds if kind not in of_run.kinds))
-    write = _writer(own, account.stream, pack=bool(of_run.kinds))
-    outcomes = predict_files(predictor, share, write, "image" in output.kinds)
+    show = _Shown(showing)
+    write = _writer(own, account.stream, bool(of_run.kinds), show.wanted)
+    outcomes = predict_files(predictor, share, write, "image" in output.kinds or show.wanted)
     done = 0
     with progress(len(files), "images") as advance, closing(outcomes):  # type: ignore[type-var]
         try:
-            for message in team.collected(_told(outcomes, output.score), len(files)):
+            for message in team.collected(_told(outcomes, output.score, show), len(files)):
                 told = _Told(**message)
                 added = Written((), ())
                 if told.packed:
@@ -76,22 +87,44 @@ def predict_stills(
                 _tell(files[done].name, told, added, account)
                 done += 1
                 advance()
+                if show.is_left:
+                    break
         except KeyboardInterrupt:
             print(f"stopped: {done} of {len(files)} images are done", file=sys.stderr)
             raise
+    return not show.is_left
 
 
-def _writer(output: "Output", stream: bool, pack: bool) -> Callable[[Found], _Done]:
+class _Shown:
+    """Shows the pictures of a run that has a display. is_left: the user wants no more of it."""
+
+    def __init__(self, showing: "Showing | None") -> None:
+        self._showing, self.is_left = showing, False
+        self.wanted = showing is not None and showing.display is not None
+
+    def __call__(self, picture: np.ndarray | None) -> None:
+        if self._showing is not None and self._showing.display is not None and picture is not None:
+            self.is_left = not self._showing.display.show(picture, self._showing.delay)
+
+
+def _writer(output: "Output", stream: bool, pack: bool, show: bool) -> Callable[[Found], _Done]:
     def write(found: Found) -> _Done:
         place = found.file.place or str(found.file.path)
         good = found.detections.above(output.score)
         line = json_line(place, good) if stream else ""
-        return _Done(output.write(found), line, _packed(good) if pack else "")
+        picture = None
+        if show and found.image is not None:
+            from maskrcnn.drawing import draw
+
+            picture = draw(found.image, good, output.boxes)
+        return _Done(output.write(found), line, _packed(good) if pack else "", picture)
 
     return write
 
 
-def _told(outcomes: "Iterator[Finished[_Done] | Unreadable]", score: float) -> Iterator[dict[str, Any]]:
+def _told(
+    outcomes: "Iterator[Finished[_Done] | Unreadable]", score: float, show: _Shown
+) -> Iterator[dict[str, Any]]:
     """The fields of a _Told for each image."""
     for outcome in outcomes:
         if isinstance(outcome, Unreadable):
@@ -106,6 +139,7 @@ def _told(outcomes: "Iterator[Finished[_Done] | Unreadable]", score: float) -> I
                 notes=done.written.notes,
                 packed=done.packed,
             )
+            show(done.picture)
         yield vars(told)
 
 

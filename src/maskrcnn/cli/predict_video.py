@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from maskrcnn.cli.account import Account, progress
-from maskrcnn.cli.recording import Recording
+from maskrcnn.cli.recording import Recording, Showing
 from maskrcnn.errors import UserError
 from maskrcnn.media.find import Moving, open_live, open_video
 from maskrcnn.media.frames import Frame, ahead, limited
@@ -17,6 +17,7 @@ from maskrcnn.media.live import TICK
 from maskrcnn.media.sound import Sound
 from maskrcnn.media.video_writer import VideoWriter, suffix_for
 from maskrcnn.stream import Unreadable, predict_files
+from maskrcnn.tracking import Tracked, Tracker
 
 if TYPE_CHECKING:
     from maskrcnn.media.video import Video
@@ -50,29 +51,44 @@ class Film:
     suffix: str = ".mp4"
 
 
-def predict_moving(
-    predictor: "Predictor", moving: Moving, output: "Output", account: Account, limits: Limits
-) -> None:
-    """Every frame in order. What cannot be opened is left out, what is damaged is read as far as it goes.
+@dataclass(frozen=True)
+class Wanted:
+    """What is done with each video and camera. track: whether its objects get numbers."""
 
-    On an interruption what is written ends whole with the last frame.
+    limits: Limits = field(default_factory=Limits)
+    track: bool = True
+    showing: Showing = field(default_factory=Showing)
+
+
+def predict_moving(
+    predictor: "Predictor", moving: Moving, output: "Output", account: Account, wanted: Wanted
+) -> bool:
+    """Every frame in order -> whether to go on: False when the user ended what is shown.
+
+    What cannot be opened is left out, what is damaged is read as far as it goes. On an interruption what is
+    written ends whole with the last frame.
     """
+    limits = wanted.limits
     with ExitStack() as stack:
         try:
             film = _opened(moving, output, account, limits, stack)
         except UserError as error:
             account.left_out(error)
-            return
-        recording = Recording(moving, output, account, _writer(moving, film, output, stack))
+            return True
+        writer = _writer(moving, film, output, stack)
+        recording = Recording(moving, output, account, writer, wanted.showing)
+        if wanted.track:
+            predictor = Tracked(predictor, Tracker(score=output.score))
         try:
             _predict_frames(predictor, film, recording, overlap=not moving.live)
-            recording.end(at_its_own_end=limits == Limits())
+            recording.end(at_its_own_end=limits == Limits() and not recording.is_left)
         except KeyboardInterrupt:
             stack.close()
             recording.tell()
             print(f"stopped: {recording.count} frames of {moving.place} are done", file=sys.stderr)
             raise
     recording.tell()
+    return not recording.is_left
 
 
 def _predict_frames(predictor: "Predictor", film: Film, recording: Recording, overlap: bool) -> None:
@@ -84,6 +100,8 @@ def _predict_frames(predictor: "Predictor", film: Film, recording: Recording, ov
             else:
                 recording.add(outcome)
                 advance()
+            if recording.is_left:
+                return
 
 
 def _opened(moving: Moving, output: "Output", account: Account, limits: Limits, stack: ExitStack) -> Film:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,14 @@ from maskrcnn.drawing import draw
 from maskrcnn.errors import UserError
 from maskrcnn.media.find import Moving
 from maskrcnn.media.frames import Frame
+from maskrcnn.media.rate import Rate, write_rate
 from maskrcnn.media.video_writer import VideoWriter
 from maskrcnn.results import GrowingText, Output, Written
 from maskrcnn.stream import Finished, Found
 from maskrcnn.whole_file import shown
+
+if TYPE_CHECKING:
+    from maskrcnn.media.display import Display
 
 # Of these a video has one file, not one a frame.
 OF_VIDEOS = ("image", "json")
@@ -33,11 +37,34 @@ class FrameWritten:
     written: Written
 
 
-class Recording:
-    """Takes the frames of one video in order: writes a video, a .jsonl and files of their own, and counts."""
+@dataclass(frozen=True)
+class Showing:
+    """What is seen while it is made.
 
-    def __init__(self, moving: Moving, output: Output, account: Account, video: VideoWriter | None) -> None:
+    display: None for nothing. delay: as Display's. rate: whether frames a second are drawn and told.
+    """
+
+    display: "Display | None" = None
+    delay: int | None = None
+    rate: bool = False
+
+
+class Recording:
+    """Takes the frames of one video in order: writes a video, a .jsonl and files of their own, and counts.
+
+    is_left: the user wants no more of it.
+    """
+
+    def __init__(
+        self,
+        moving: Moving,
+        output: Output,
+        account: Account,
+        video: VideoWriter | None,
+        showing: Showing,
+    ) -> None:
         self._moving, self._output, self._account, self._video = moving, output, account, video
+        self._showing, self._rate, self.is_left = showing, Rate(), False
         stem = output.folder / output.stems[moving.path]
         self._lines = GrowingText(stem.with_name(f"{stem.name}.jsonl")) if "json" in output.kinds else None
         self._frame_output = output.only(tuple(kind for kind in output.kinds if kind not in OF_VIDEOS))
@@ -50,14 +77,18 @@ class Recording:
     @property
     def draws(self) -> bool:
         """Whether it wants the pixels of frames."""
-        return self._video is not None
+        return self._video is not None or self._showing.display is not None
 
     def write(self, found: Found) -> FrameWritten:
         """What threads can do side by side: drawing, and the files of each frame."""
         frame = found.file
         assert isinstance(frame, Frame)
         good = found.detections.above(self._output.score)
-        picture = draw(found.image, good) if self.draws and found.image is not None else None
+        picture = None
+        if self.draws and found.image is not None:
+            picture = draw(found.image, good, self._output.boxes)
+        if picture is not None and self._showing.rate and self._rate.of_the_moment():
+            write_rate(picture, self._rate.of_the_moment())
         line = ""
         if self._lines is not None or self._account.stream:
             dropped = frame.dropped if self._moving.live else None
@@ -69,6 +100,7 @@ class Recording:
         """The next frame. Raises UserError if the disk refuses."""
         frame, done = finished.found.file, finished.written
         assert isinstance(frame, Frame)
+        self._rate.tick()
         if self._video is not None and done.picture is not None:
             self._video.add(done.picture, frame.seconds)
         if self._lines is not None:
@@ -79,6 +111,8 @@ class Recording:
         self._dropped += frame.dropped
         self._milliseconds += finished.found.milliseconds
         self._seen.update(set(finished.found.detections.above(self._output.score).names()))
+        if self._showing.display is not None and done.picture is not None:
+            self.is_left = not self._showing.display.show(done.picture, self._showing.delay)
 
     def damaged(self, error: UserError) -> None:
         """Some of it could not be read."""
@@ -93,6 +127,8 @@ class Recording:
         """`clip.mp4   300 frames   person in 212, bicycle in 20   48 ms a frame   -> out/clip.mp4`."""
         if self.count:
             parts = [self._frames(), self._contents(), f"{self._milliseconds / self.count:.0f} ms a frame"]
+            if self._showing.rate:
+                parts.append(f"{self._rate.of_all():.1f} fps")
             path = self._video.path if self._video is not None else self._lines and self._lines.path
             self._account.line(shown(self._moving.name), *parts, *([f"-> {shown(path)}"] if path else []))
         if self._damage:

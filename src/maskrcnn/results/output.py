@@ -40,6 +40,7 @@ class Output:
     kinds: some of KINDS. score: the least for everything but the COCO list.
     coco_score: the least for the COCO list, whose average precision needs the low ones as well.
     stems: by image path, names of the files to write without suffix. image_ids: by image path, for the lists.
+    boxes: whether pictures have them as well.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Output:
     coco_score: float
     stems: Mapping[Path, str]
     image_ids: Mapping[Path, int]
+    boxes: bool = False
     _shared: RunFiles = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -100,7 +102,8 @@ class Output:
         here = self.folder / stem
         paths = []
         if "image" in self.kinds and found.image is not None:
-            paths.append(files.write_picture(here, file.path.suffix, draw(found.image, good)))
+            drawn = draw(found.image, good, self.boxes)
+            paths.append(files.write_picture(here, file.path.suffix, drawn))
         if "json" in self.kinds:
             described = {"file_name": file.name, **good.to_json()}
             paths.append(files.write_json(files.with_suffix(here, ".json"), described))
