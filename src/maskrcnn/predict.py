@@ -39,7 +39,7 @@ ENGINES = {
     "onnxruntime": Engine("maskrcnn.backends.onnx_runtime", "open_onnx_runtime", (".onnx", PARTS)),
     "openvino": Engine("maskrcnn.backends.openvino_runtime", "open_openvino", (".xml", ".onnx", PARTS)),
     "tensorrt": Engine("maskrcnn.backends.tensorrt_runtime", "open_tensorrt", (".engine",)),
-    "pplnn": Engine("maskrcnn.backends.parts", "open_parts", (PARTS,)),
+    "pplnn": Engine("maskrcnn.backends.pplnn", "open_pplnn", (PARTS, ".onnx")),
 }
 # Package that an engine imports: how to install it.
 INSTALL = {
@@ -47,7 +47,7 @@ INSTALL = {
     "torchvision": 'install it with `pip install "maskrcnn[torch]"`',
     "onnxruntime": 'install it with `pip install "maskrcnn[onnx]"`',
     "openvino": 'install it with `pip install "maskrcnn[openvino]"`',
-    "tensorrt": "install TensorRT 10 or later as NVIDIA describes, and `pip install cuda-python`",
+    "tensorrt": "install TensorRT 10 or later of NVIDIA or IxRT of Iluvatar, and `pip install cuda-python`",
     "cuda": "install it with `pip install cuda-python`",
 }
 
@@ -122,7 +122,7 @@ def open_model(
     engine: one of ENGINES, None for the one that the suffix names.
     Raises UserError for anything that is not a model file, and for an engine that is not installed.
     """
-    path = _example_graph() if _is_graph_wanted(path, engine) else model_path(path)
+    path = file_for(path, engine)
     try:
         backend = _open(path, device, threads, engine)
     except ImportError as error:
@@ -134,6 +134,11 @@ def open_model(
         raise UserError(f"{path}: needs {package}, which {reason}", hint=INSTALL[package]) from error
     exported = backend.spec.exported
     return Predictor(backend, max(batch, exported.batch) if exported and batch > 0 else batch)
+
+
+def file_for(model: str | Path, engine: str | None) -> Path:
+    """The file that an engine opens; the example model has one with PyTorch and one without."""
+    return _example_graph() if _is_graph_wanted(model, engine) else model_path(model)
 
 
 def _is_graph_wanted(path: str | Path, engine: str | None) -> bool:

@@ -51,6 +51,11 @@ class Preprocess:
     pad_to_window: bool = False
     pad_value: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("short", "long", "pad_multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, and must be 1 or more")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -62,6 +67,9 @@ class Origin:
     tool_version: str = ""
 
 
+Contract = Literal["maskrcnn", "mmdetection", "segmentoly", "ascend", "model-api"]
+
+
 @dataclass(frozen=True)
 class Check:
     """What a comparison of an exported graph with the model it was made of found.
@@ -71,6 +79,8 @@ class Check:
         score: largest difference of a score.
     mask_pixels: share of the masks' pixels that agree. precision: (metric, before, after) of every average
         precision that was measured, 0..1.
+    on: the images in words. stages: name and difference, as a share of the stage's largest value, on one
+        image; empty where the engine tells none.
     """
 
     images: int = 0
@@ -80,6 +90,8 @@ class Check:
     score: float = 0.0
     mask_pixels: float = 1.0
     precision: tuple[tuple[str, float, float], ...] = ()
+    on: str = ""
+    stages: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,7 @@ class Exported:
         multiples of `preprocess.pad_multiple`.
     image: dtype of the input.
     counted: whether an output `num_detections` follows the four others.
+    contract: whose names and layout its inputs and outputs have; what they are, `maskrcnn.backends` says.
     check: what its check against the model found; None where none was made.
     """
 
@@ -100,6 +113,7 @@ class Exported:
     width: int = 0
     image: Literal["float32", "uint8"] = "float32"
     counted: bool = False
+    contract: Contract = "maskrcnn"
     check: Check | None = None
 
 

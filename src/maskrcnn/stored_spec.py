@@ -24,6 +24,17 @@ def stored_spec(path: str | Path) -> Spec:
 
     Raises UserError for a file that is damaged, of another kind, or not one of ours.
     """
+    spec = found_spec(path)
+    if spec is None:
+        raise UserError(
+            f"{path}: has no maskrcnn description, so it is not known how to feed it",
+            hint="`maskrcnn convert` gives one to a graph of another tool, and `maskrcnn export` writes them",
+        )
+    return spec
+
+
+def found_spec(path: str | Path) -> Spec | None:
+    """As `stored_spec`, and None for a graph that says nothing of itself, as those of other tools."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
@@ -36,13 +47,7 @@ def stored_spec(path: str | Path) -> Spec:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read ({reason})", hint="check the path") from error
-    if text is None:
-        # The one place that graphs of other tools come to.
-        raise UserError(
-            f"{path}: has no maskrcnn description, so it is not known how to feed it",
-            hint="`maskrcnn export MODEL.safetensors OUT` writes one, unless --plain leaves it out",
-        )
-    return spec_from_json(text, path)
+    return None if text is None else spec_from_json(text, path)
 
 
 def engine_header(spec: Spec) -> bytes:
@@ -104,11 +109,11 @@ def _in_onnx(path: Path) -> str | None:
     numbers = set()
     try:
         with open(path, "rb") as file:
-            for number, length in _fields(file, size):
+            for number, length in message_fields(file, size):
                 numbers.add(number)
                 if number == METADATA:
                     end = file.tell() + length
-                    parts = {part: file.read(inside) for part, inside in _fields(file, end)}
+                    parts = {part: file.read(inside) for part, inside in message_fields(file, end)}
                     texts[_text(path, parts.get(ENTRY_KEY, b""))] = _text(path, parts.get(ENTRY_VALUE, b""))
                 else:
                     file.seek(length, os.SEEK_CUR)
@@ -119,7 +124,7 @@ def _in_onnx(path: Path) -> str | None:
     return texts.get(KEY)
 
 
-def _fields(file: IO[bytes], end: int) -> Iterator[tuple[int, int]]:
+def message_fields(file: IO[bytes], end: int) -> Iterator[tuple[int, int]]:
     """(number, bytes) of each field of a protobuf message, the file standing at its value.
 
     Raises ValueError where the bytes up to `end` are no message.

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from maskrcnn.backends.whole_graph import WholeGraph, check_names
+from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign
 from maskrcnn.errors import UserError
-from maskrcnn.stored_spec import stored_spec
+from maskrcnn.stored_spec import found_spec
+
+if TYPE_CHECKING:
+    from maskrcnn.backends.foreign_graph import ForeignGraph
 
 CPU = "CPUExecutionProvider"
 CLOUD = "AzureExecutionProvider"  # in every build; it sends what it is given to a server
@@ -50,8 +53,8 @@ def open_onnx_runtime(
     device: str = "auto",
     threads: int | None = None,
     providers: Sequence[Provider] | None = None,
-) -> WholeGraph:
-    """Open a whole `.onnx` model.
+) -> "WholeGraph | ForeignGraph":
+    """Open a whole `.onnx` model, ours or one of a tool that `foreign_graph` knows.
 
     device: a name of PROVIDERS or of ONNX Runtime's own, with an index or device after a colon as in
         `cuda:1` and `openvino:GPU`; `auto` is CUDA where it works and else the CPU.
@@ -60,11 +63,16 @@ def open_onnx_runtime(
     Raises UserError for a wrong file, and where ONNX Runtime would fall back to another provider.
     """
     path = Path(path)
-    spec = stored_spec(path)
-    graph = session(path, device, threads, providers, spec.precision)
+    spec = found_spec(path)
+    graph = session(path, device, threads, providers, spec.precision if spec else "fp32")
+    runs_on = f"ONNX Runtime {onnxruntime.__version__}, {graph.session.get_providers()[0]}"
+    if spec is None or is_foreign(spec):
+        from maskrcnn.backends.foreign_graph import Interface, open_foreign
+
+        interface = Interface(_shapes(graph.session.get_inputs()), _shapes(graph.session.get_outputs()))
+        return open_foreign(path, spec, graph, interface, runs_on)
     check_names(path, graph.inputs, graph.outputs)
-    used = graph.session.get_providers()[0]
-    return WholeGraph(spec, graph, f"ONNX Runtime {onnxruntime.__version__}, {used}")
+    return WholeGraph(spec, graph, runs_on)
 
 
 def session(
@@ -160,6 +168,11 @@ def _refuse_fallback(wanted: str, used: Sequence[str]) -> None:
             f"ONNX Runtime cannot use {wanted} here and would fall back to {used[0]}",
             hint="install the driver and the libraries that it needs, or use --device cpu",
         )
+
+
+def _shapes(values: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Of inputs or outputs by name, 0 for a side that may be any."""
+    return {each.name: tuple(s if isinstance(s, int) else 0 for s in each.shape) for each in values}
 
 
 def _name(provider: Provider) -> str:

@@ -1,15 +1,20 @@
 """Runs `.xml` and `.onnx` models with OpenVINO, on CPU, GPU or NPU."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskrcnn.backends.silent_openvino import openvino
-from maskrcnn.backends.whole_graph import WholeGraph, check_names
+from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign
 from maskrcnn.errors import UserError
-from maskrcnn.stored_spec import stored_spec
+from maskrcnn.stored_spec import found_spec
+
+if TYPE_CHECKING:
+    from maskrcnn.backends.foreign_graph import ForeignGraph
 
 HINT = "INFERENCE_PRECISION_HINT"
 # Spec.precision: the hint. Left out, the CPU plug-in computes in bf16 where the processor
@@ -17,6 +22,8 @@ HINT = "INFERENCE_PRECISION_HINT"
 ARITHMETIC = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 # The hint: what the device calls its ability.
 ABILITY = {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}
+# The version of a network stands in its first line; OpenVINO 2022 ceased to read those before 10.
+HEAD, OLDEST = 4096, 10
 
 
 class OpenVinoSession:
@@ -26,8 +33,8 @@ class OpenVinoSession:
         self.path = path
         self.compiled = compiled
         # Of the file: where the compiler drops a node, its own output bears the name of an inner value.
-        self.inputs = tuple(each.any_name for each in model.inputs)
-        self.outputs = tuple(each.any_name for each in model.outputs)
+        self.inputs = tuple(_name(each) for each in model.inputs)
+        self.outputs = tuple(_name(each) for each in model.outputs)
         self.idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
 
     def __call__(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -47,8 +54,8 @@ class OpenVinoSession:
 
 def open_openvino(
     path: str | Path, device: str = "auto", threads: int | None = None, streams: int | None = None
-) -> WholeGraph:
-    """Open a whole `.xml` or `.onnx` model.
+) -> "WholeGraph | ForeignGraph":
+    """Open a whole `.xml` or `.onnx` model, ours or one of a tool that `foreign_graph` knows.
 
     device: `cpu`, `gpu`, `gpu.1`, `npu` or any other name of OpenVINO, such as HETERO:GPU,CPU; `auto` is the
         CPU.
@@ -57,13 +64,20 @@ def open_openvino(
     Raises UserError for a wrong file or device.
     """
     path = Path(path)
-    spec = stored_spec(path)
-    graph = session(path, device, threads, spec.precision, streams)
-    check_names(path, graph.inputs, graph.outputs)
+    spec = found_spec(path)
+    graph = session(path, device, threads, spec.precision if spec else "fp32", streams)
     used = " ".join(graph.compiled.get_property("EXECUTION_DEVICES"))
     runs_on = f"OpenVINO {_version()}, {used}"
     if HINT in graph.compiled.get_property("SUPPORTED_PROPERTIES"):
         runs_on += f", {graph.compiled.get_property(HINT).to_string()}"
+    if spec is None or is_foreign(spec):
+        from maskrcnn.backends.foreign_graph import Interface, open_foreign
+
+        interface = Interface(
+            _shapes(graph.inputs, graph.compiled.inputs), _shapes(graph.outputs, graph.compiled.outputs)
+        )
+        return open_foreign(path, spec, graph, interface, runs_on)
+    check_names(path, graph.inputs, graph.outputs)
     return WholeGraph(spec, graph, runs_on)
 
 
@@ -79,6 +93,7 @@ def session(
 
     profile: measure each layer, for `request.profiling_info` of the requests in `idle`.
     """
+    _refuse_old(path)
     core = openvino.Core()
     name = _device(core, device)
     settings: dict[str, Any] = {
@@ -121,6 +136,33 @@ def _arithmetic(core: openvino.Core, name: str, precision: str) -> str:
         return wanted
     able = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
     return next(hint for hint in (wanted, "f32", "f16") if ABILITY[hint] in able)
+
+
+def _shapes(names: Sequence[str], values: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """Of inputs or outputs by name, 0 for a side that may be any."""
+    return {
+        name: tuple(side.get_length() if side.is_static else 0 for side in value.get_partial_shape())
+        for name, value in zip(names, values, strict=True)
+    }
+
+
+def _name(value: Any) -> str:
+    """Of an input or output; networks of other tools may have names for their layers alone."""
+    return value.any_name if value.names else value.node.friendly_name
+
+
+def _refuse_old(path: Path) -> None:
+    """Raise UserError for a network of before 2020, of which OpenVINO only says that it is none."""
+    if path.suffix.lower() != ".xml":
+        return
+    with open(path, "rb") as file:
+        found = re.search(rb"<net\b[^>]*\bversion=\"(\d+)\"", file.read(HEAD))
+    if found and int(found[1]) < OLDEST:
+        raise UserError(
+            f"{path}: is an OpenVINO network of version {int(found[1])}, and OpenVINO {_version()} reads "
+            f"{OLDEST} and later",
+            hint="`maskrcnn convert` the checkpoint that it was made of, and `maskrcnn export` that",
+        )
 
 
 def _failed(path: Path, error: RuntimeError) -> Exception:

@@ -1,4 +1,4 @@
-"""Runs the graphs of a `.parts` model with PPL.NN, the x86 engine of OpenPPL, through its module `pyppl`."""
+"""Runs `.parts` and `.onnx` of other tools with PPL.NN, OpenPPL's x86 engine, through its module `pyppl`."""
 
 import ctypes
 import os
@@ -9,12 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from maskrcnn.backends.pplnn_graph import check_graph
+from maskrcnn.backends.whole_graph import is_foreign
 from maskrcnn.errors import UserError
+from maskrcnn.stored_spec import found_spec
+
+if TYPE_CHECKING:
+    from maskrcnn.backends.foreign_graph import ForeignGraph
 
 # GetRetCodeStr of another number reads beyond its table.
 KNOWN_CODES = range(13)
@@ -43,12 +48,15 @@ class PplnnSession:
                 array = np.ascontiguousarray(arrays[tensor.GetName()], np.float32)
                 self._check(tensor.ConvertFromHost(array), f"input {tensor.GetName()}")
             self._check(self.runtime.Run(), "a run")
-            outputs = [self.runtime.GetOutputTensor(n) for n in range(self.runtime.GetOutputCount())]
-            return {tensor.GetName(): self._array(tensor) for tensor in outputs}
+            return {tensor.GetName(): self._array(tensor) for tensor in self.outputs()}
 
     def inputs(self) -> list[Any]:
         """The tensors that a run reads, in the order of the graph."""
         return [self.runtime.GetInputTensor(n) for n in range(self.runtime.GetInputCount())]
+
+    def outputs(self) -> list[Any]:
+        """The tensors that a run writes, in the order of the graph; their sides are known after it."""
+        return [self.runtime.GetOutputTensor(n) for n in range(self.runtime.GetOutputCount())]
 
     def _array(self, tensor: Any) -> np.ndarray:
         dims = [int(side) for side in tensor.GetShape().GetDims()]
@@ -77,16 +85,46 @@ class _Pyppl:
             raise _failed(path, f"{what}: {words}, code {code}")
 
 
+def open_pplnn(path: str | Path, device: str = "auto", threads: int | None = None) -> "ForeignGraph":
+    """Open an `.onnx` of another tool; our own detectors run here as `.parts`.
+
+    Arguments as for `session`. Raises UserError for a whole graph of ours, and as `session` does.
+    """
+    from maskrcnn.backends.foreign_graph import Interface, open_foreign
+
+    path = Path(path)
+    spec = found_spec(path)
+    if spec is not None and not is_foreign(spec):
+        raise UserError(
+            f"{path}: is one graph from image to objects, which PPL.NN does not run",
+            hint="`maskrcnn export MODEL OUT.parts --opset 11` writes the three that it runs",
+        )
+    graph = session(path, device, threads, spec.precision if spec else "fp32", whole=True)
+    interface = Interface(_shapes(graph.inputs()), _shapes(graph.outputs()))
+    return open_foreign(path, spec, graph, interface, "PPL.NN, CPU")
+
+
+def is_installed() -> bool:
+    """Whether OpenPPL's `pyppl` is there, and not another program of that name."""
+    try:
+        _import_pyppl()
+    except UserError:
+        return False
+    return True
+
+
 def session(
     path: Path,
     device: str = "auto",
     threads: int | None = None,
     precision: str = "fp32",
     guarded: bool = True,
+    whole: bool = False,
 ) -> PplnnSession:
-    """Open one graph of a `.parts` model.
+    """Open one graph.
 
     device: `auto` or `cpu`. threads: OpenMP threads of the whole process, None to leave them.
+    whole: it is a detector, and not one of the three of a `.parts` model.
     guarded: what is known to give wrong numbers or to end the process is refused, and the first run happens
         in a child process, so that no graph can end this one.
     Raises UserError where `pyppl` is missing and for a graph that it cannot run.
@@ -99,7 +137,7 @@ def session(
         )
     pyppl = _import_pyppl()
     if guarded:
-        check_graph(path)
+        check_graph(path, whole)
         _try_in_child(path)
     if threads is not None:
         _set_threads(threads)
@@ -167,6 +205,14 @@ def _with_sides(dims: Sequence[int]) -> list[int]:
     return [side if side >= 0 else TRIAL_SIDE if place else 1 for place, side in enumerate(dims)]
 
 
+def _shapes(tensors: Sequence[Any]) -> dict[str, tuple[int, ...]]:
+    """By name, 0 for a side that may be any."""
+    return {
+        tensor.GetName(): tuple(max(int(side), 0) for side in tensor.GetShape().GetDims())
+        for tensor in tensors
+    }
+
+
 def _set_threads(threads: int) -> None:
     """pyppl has no call for it; the library that counts threads is also torch's."""
     try:
@@ -181,7 +227,7 @@ def _set_threads(threads: int) -> None:
 def _failed(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path}: PPL.NN cannot run it ({reason})",
-        hint="export the model as parts in opset 11; its log is on stderr",
+        hint="export the model in opset 11, ours as .parts; its log is on stderr",
     )
 
 

@@ -19,6 +19,14 @@ OPERATORS = {
     *("MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Resize", "Shape", "Sigmoid", "Slice"),
     *("Softmax", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
 }
+# What whole detectors have besides; those of mmcv take their place in graphs that mmdetection exports.
+OF_DETECTORS = {
+    *("And", "ArgMax", "Ceil", "ConstantOfShape", "CumSum", "Equal", "Exp", "Expand", "Floor", "GatherND"),
+    *("Greater", "If", "Less", "Log", "Loop", "Max", "Min", "Neg", "NonMaxSuppression", "NonZero", "Not"),
+    *("OneHot", "Pow", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "RoiAlign"),
+    *("ScatterElements", "ScatterND", "Split", "Sum", "Tile", "TopK", "Where"),
+    *("mmcv:MMCVRoiAlign", "mmcv:NonMaxSuppression"),
+}
 # Without all of these its kernels read what is not there.
 EXPLICIT = {
     "Conv": {"kernel_shape"},
@@ -30,8 +38,8 @@ RESIZES = {("nearest", "asymmetric"), ("linear", "pytorch_half_pixel"), ("cubic"
 MOST_NAMED = 4
 
 
-def check_graph(path: Path) -> None:
-    """Raise UserError that names what PPL.NN would not run, or run wrongly."""
+def check_graph(path: Path, whole: bool = False) -> None:
+    """Raise UserError that names what PPL.NN would not run, or run wrongly. whole: it is a whole detector."""
     try:
         import onnx
         from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -45,17 +53,20 @@ def check_graph(path: Path) -> None:
         raise UserError(
             f"{path}: is not an ONNX model, or not all of it", hint="copy or export it again"
         ) from error
-    found = faults(model)
+    found = faults(model, whole)
     if found:
         more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
         raise UserError(
             f"{path}: PPL.NN does not run {', '.join(found[:MOST_NAMED])}{more}",
-            hint="export the model as parts in opset 11, or use another engine",
+            hint=f"export the model {'' if whole else 'as parts '}in opset 11, or use another engine",
         )
 
 
-def faults(model: "ModelProto") -> list[str]:
-    """What PPL.NN refuses, computes wrongly without a word, or ends the process on; [] for nothing."""
+def faults(model: "ModelProto", whole: bool = False) -> list[str]:
+    """What PPL.NN refuses, computes wrongly without a word, or ends the process on; [] for nothing.
+
+    whole: a detector in one graph may have more operators than convolutional networks.
+    """
     found = []
     opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
     if opset not in OPSETS:
@@ -63,7 +74,12 @@ def faults(model: "ModelProto") -> list[str]:
     found += _unnamed_inputs(model.graph)
     twice = [name for name, count in Counter(node.name for node in model.graph.node).items() if count > 1]
     found += [f"two nodes of the name {name}" for name in twice if name]
-    kinds = Counter(fault for node in model.graph.node for fault in _of_node(node, opset))
+    allowed = OPERATORS | OF_DETECTORS if whole else OPERATORS
+    kinds = Counter(fault for node in nodes(model.graph) for fault in _of_node(node, opset, allowed))
+    if whole:
+        from maskrcnn.backends.pplnn_whole import typed_faults
+
+        kinds.update(typed_faults(model))
     return found + [f"{fault} ({count} nodes)" if count > 1 else fault for fault, count in kinds.items()]
 
 
@@ -77,12 +93,21 @@ def _unnamed_inputs(graph: "GraphProto") -> Iterator[str]:
             yield f"input {value.name} with a dimension of neither number nor name"
 
 
-def _of_node(node: "NodeProto", opset: int) -> Iterator[str]:
-    if node.domain:
-        yield f"{node.domain}:{node.op_type}"
+def nodes(graph: "GraphProto") -> Iterator["NodeProto"]:
+    """Of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes(attribute.g)
+
+
+def _of_node(node: "NodeProto", opset: int, allowed: set[str]) -> Iterator[str]:
+    name = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+    if name not in allowed:
+        yield name
         return
-    if node.op_type not in OPERATORS:
-        yield node.op_type
+    if node.domain:
         return
     given = {each.name: each for each in node.attribute}
     missing = EXPLICIT.get(node.op_type, set()) - set(given)

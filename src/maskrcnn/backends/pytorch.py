@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,7 @@ def _after(
 
 
 def open_pytorch(path: str | Path, device: str = "auto", threads: int | None = None) -> PyTorchBackend:
-    """Open a model file. device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or any other that torch names.
+    """Open a model file. device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu`, `npu` or what torch names.
 
     threads: CPU threads of torch for the whole process, None to leave them. Raises UserError for a wrong
         file or device.
@@ -181,6 +182,8 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         return found or torch.device("cpu")
+    if name.partition(":")[0] == "npu":
+        _load_ascend(name)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -191,6 +194,18 @@ def choose_device(name: str) -> torch.device:
             hint="use --device auto",
         ) from error
     return device
+
+
+def _load_ascend(name: str) -> None:
+    """Huawei's torch_npu makes torch know the device `npu`."""
+    try:
+        import_module("torch_npu")
+    except Exception as error:  # without a driver it raises RuntimeError and OSError as well
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"--device {name}: Ascend needs torch_npu, which cannot be loaded here ({reason})",
+            hint="install the torch-npu of this torch and of your CANN, or use --device cpu",
+        ) from error
 
 
 def _check_tensors(path: str | Path, spec: Spec, found: dict[str, tuple[int, ...]]) -> None:

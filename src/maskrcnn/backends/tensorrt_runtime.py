@@ -1,4 +1,4 @@
-"""Runs `.engine` files with TensorRT 10 or later: our header, then a serialized plan."""
+"""Runs `.engine` files with TensorRT or with IxRT: our header, then a serialized plan."""
 
 import weakref
 from collections.abc import Mapping
@@ -8,39 +8,41 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import tensorrt
 
+from maskrcnn.backends.tensorrt_api import cuda_runtime, load_plugins, tensorrt_api
 from maskrcnn.backends.whole_graph import WholeGraph, check_names
 from maskrcnn.errors import UserError
 from maskrcnn.stored_spec import plan_offset, stored_spec
+
+api = tensorrt_api()
 
 
 class TensorRTSession:
     """One engine, its execution context and stream on one GPU; calls from several threads take turns."""
 
     def __init__(self, path: Path, plan: bytes, index: int) -> None:
-        from cuda.bindings import runtime as cuda
-
         self.path = path
         self.index = index
-        self.cuda: ModuleType = cuda
+        self.cuda = cuda = cuda_runtime()
         self.check(cuda.cudaSetDevice(index))
-        logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-        # RoiAlign of ONNX is one of TensorRT's own plug-ins.
-        tensorrt.init_libnvinfer_plugins(logger, "")
+        logger = api.module.Logger(api.module.Logger.ERROR)
+        # RoiAlign of ONNX is one of the engine's own plug-ins.
+        load_plugins(api, logger)
         # An engine may not outlive the runtime that read it.
-        self.runtime = tensorrt.Runtime(logger)
+        self.runtime = api.module.Runtime(logger)
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise UserError(
-                f"{path}: TensorRT {tensorrt.__version__} cannot read it; a plan runs only with the version "
+                f"{path}: {api.words} cannot read it; a plan runs only with the version "
                 "and kind of GPU that it was made for",
                 hint="export it again on this machine",
             )
-        names = [self.engine.get_tensor_name(number) for number in range(self.engine.num_io_tensors)]
+        # IxRT counts them under the name that TensorRT 8 had.
+        count = getattr(self.engine, "num_io_tensors", None) or self.engine.num_bindings
+        names = [self.engine.get_tensor_name(number) for number in range(count)]
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
-        self.inputs = tuple(name for name in names if modes[name] == tensorrt.TensorIOMode.INPUT)
-        self.outputs = tuple(name for name in names if modes[name] == tensorrt.TensorIOMode.OUTPUT)
+        self.inputs = tuple(name for name in names if modes[name] == api.module.TensorIOMode.INPUT)
+        self.outputs = tuple(name for name in names if modes[name] == api.module.TensorIOMode.OUTPUT)
         self.context = self.engine.create_execution_context()
         if self.context is None:
             raise MemoryError(f"{path}: no room for an execution context on GPU {index}")
@@ -62,8 +64,7 @@ class TensorRTSession:
             found = {name: self._room(name) for name in self.outputs}
             if not self.context.execute_async_v3(int(self.stream)):
                 raise UserError(
-                    f"{self.path}: TensorRT {tensorrt.__version__} cannot run it for an input of "
-                    f"{list(given['image'].shape)}",
+                    f"{self.path}: {api.words} cannot run it for an input of {list(given['image'].shape)}",
                     hint="its own messages above say why; export it again on this machine",
                 )
             for name, array in found.items():
@@ -85,7 +86,7 @@ class TensorRTSession:
         return values[0] if values else None
 
     def _send(self, name: str, array: np.ndarray) -> np.ndarray:
-        wanted = tensorrt.nptype(self.engine.get_tensor_dtype(name))
+        wanted = api.module.nptype(self.engine.get_tensor_dtype(name))
         array = np.ascontiguousarray(array, wanted)
         if not self.context.set_input_shape(name, array.shape):
             least, _, most = self.engine.get_tensor_profile_shape(name, 0)
@@ -99,7 +100,7 @@ class TensorRTSession:
 
     def _room(self, name: str) -> np.ndarray:
         shape = tuple(self.context.get_tensor_shape(name))
-        array = np.empty(shape, tensorrt.nptype(self.engine.get_tensor_dtype(name)))
+        array = np.empty(shape, api.module.nptype(self.engine.get_tensor_dtype(name)))
         self._buffer(name, array.nbytes)
         return array
 
@@ -121,7 +122,7 @@ class TensorRTSession:
 
 
 def open_tensorrt(path: str | Path, device: str = "auto", threads: int | None = None) -> WholeGraph:
-    """Open a `.engine` file. device: `auto`, `cuda` or `cuda:1`. threads: not used by TensorRT.
+    """Open a `.engine` file. device: `auto`, `cuda` or `cuda:1`. threads: not used by these engines.
 
     Raises UserError for a wrong file or device.
     """
@@ -133,13 +134,13 @@ def open_tensorrt(path: str | Path, device: str = "auto", threads: int | None = 
         plan = file.read()
     graph = TensorRTSession(path, plan, index)
     check_names(path, graph.inputs, graph.outputs)
-    return WholeGraph(spec, graph, f"TensorRT {tensorrt.__version__}, GPU {index}")
+    return WholeGraph(spec, graph, f"{api.words}, GPU {index}")
 
 
 def _index(device: str) -> int:
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cuda") or not (number or "0").isdecimal():
-        raise UserError(f"--device {device}: TensorRT runs on CUDA devices", hint="use cuda or cuda:1")
+        raise UserError(f"--device {device}: {api.name} runs on CUDA devices", hint="use cuda or cuda:1")
     return int(number or 0)
 
 

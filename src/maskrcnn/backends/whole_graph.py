@@ -58,22 +58,32 @@ class WholeGraph:
         )
 
     def _check(self, image: np.ndarray) -> None:
-        exported, multiple = self.exported, self.spec.preprocess.pad_multiple
-        if exported.image == "uint8" and image.dtype != np.uint8:
+        if self.exported.image == "uint8" and image.dtype != np.uint8:
             raise UserError(
                 f"the model was exported for uint8 images, and this one is {image.dtype}",
                 hint=f"export it without --uint8: the {self.spec.preprocess.filter} filter gives fractions",
             )
-        height, width = image.shape[2:]
-        fits = all(
-            side == fixed if fixed else side % multiple == 0
-            for side, fixed in ((height, exported.height), (width, exported.width))
+        check_size(self.spec, image)
+
+
+def check_size(spec: Spec, image: np.ndarray) -> None:
+    """Raise UserError unless a graph was exported for images of the size of image (B, 3, H, W)."""
+    exported, multiple = spec.exported or Exported(), spec.preprocess.pad_multiple
+    height, width = image.shape[2:]
+    fits = all(
+        side == fixed if fixed else side % multiple == 0
+        for side, fixed in ((height, exported.height), (width, exported.width))
+    )
+    if not fits:
+        raise UserError(
+            f"an input of {height} x {width} pixels, and the model was exported for {_sizes(spec)}",
+            hint="leave the size to the model, or export it for other sizes",
         )
-        if not fits:
-            raise UserError(
-                f"an input of {height} x {width} pixels, and the model was exported for {_sizes(self.spec)}",
-                hint="leave the size to the model, or export it for other sizes",
-            )
+
+
+def is_foreign(spec: Spec) -> bool:
+    """Whether the inputs and outputs of a graph are those of another tool."""
+    return spec.exported is not None and spec.exported.contract != "maskrcnn"
 
 
 def check_names(path: str | Path, inputs: Collection[str], outputs: Collection[str]) -> None:

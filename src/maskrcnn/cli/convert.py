@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from maskrcnn.export.converted import Tried
     from maskrcnn.weights.convert import Report, RowCount
     from maskrcnn.weights.convert_back import BackReport
+    from maskrcnn.weights.graph_description import Described
+
+# Of files that are copied with a description, and not converted.
+GRAPHS = (".onnx", ".xml")
 
 
 def convert(
@@ -21,13 +25,16 @@ def convert(
         Path,
         typer.Argument(
             metavar="SOURCE",
-            help="Checkpoint of another tool, or one of the zoo; with --to a model file, or `example`.",
+            help="Checkpoint or graph of another tool, or a checkpoint of the zoo; with --to a model file "
+            "or `example`.",
         ),
     ],
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="Model file to write, ending in .safetensors; with --to as it says."
+            metavar="OUT",
+            help="Model file to write, ending in .safetensors; of a graph as the graph ends, .onnx or .xml; "
+            "with --to as it says.",
         ),
     ],
     origin: Annotated[
@@ -36,7 +43,10 @@ def convert(
     ] = None,
     style: Annotated[
         str | None,
-        typer.Option(help="caffe or pytorch: stride placement and input, where the file does not tell."),
+        typer.Option(
+            help="caffe or pytorch: stride placement and input, where the file does not tell; of a .wts file "
+            "tensorrtx or ixrt: fed and computed as that program does."
+        ),
     ] = None,
     classes: Annotated[
         str | None,
@@ -74,7 +84,10 @@ def convert(
     verify: Verify = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Make a model file of another tool's checkpoint, or with --to such a checkpoint of a model file."""
+    """Make a model file of another tool's checkpoint, or with --to such a checkpoint of a model file.
+
+    A graph of another tool, .onnx or .xml, is copied with a description of how it is fed.
+    """
     import json
 
     from_only = {
@@ -88,6 +101,17 @@ def convert(
         "--verify": verify,
     }
     _refuse_mixture(target, from_only, allow_differences)
+    if target is None and source.suffix.lower() in GRAPHS:
+        _refuse_for_graph(origin, averaged, check, verify)
+        from maskrcnn.weights.graph_description import describe_graph
+
+        described = describe_graph(
+            source, out, style=style, classes=classes, source_config=source_config, settings=settings or ()
+        )
+        print(
+            json.dumps(described.to_json(), indent=2) if as_json else "\n".join(graph_lines(described, out))
+        )
+        return
     if target is None:
         from maskrcnn.weights.convert import convert as convert_file
 
@@ -168,6 +192,36 @@ def _refuse_mixture(target: str | None, from_only: "Mapping[str, object]", allow
             f"{', '.join(wrong)} {'do' if len(wrong) > 1 else 'does'} not go with --to {target}",
             hint="a model file knows it already; convert its checkpoint again to change it",
         )
+
+
+def _refuse_for_graph(
+    origin: str | None, averaged: bool, check: "Sequence[str] | None", verify: Path | None
+) -> None:
+    given = {"--from": origin, "--ema": averaged, "--check": check, "--verify": verify}
+    wrong = [option for option, value in given.items() if value]
+    if wrong:
+        raise UserError(
+            f"{', '.join(wrong)} {'do' if len(wrong) > 1 else 'does'} not go with a graph",
+            hint="leave it out; `maskrcnn eval OUT` measures the graph",
+        )
+
+
+def graph_lines(described: "Described", out: Path) -> list[str]:
+    """For a person: what the graph is said to be, and what was taken for granted."""
+    from maskrcnn.cli.info import classes, resizing
+
+    spec = described.spec
+    lines = [
+        f"graph of {spec.exported.contract if spec.exported else ''} · classes {classes(spec)}",
+        resizing(spec),
+        f"mean {_row(spec.model.mean)}, std {_row(spec.model.std)}, of 0..255 · "
+        f"sha256 {spec.origin.sha256[:12]}",
+    ]
+    return [*lines, *(f"note: {note}" for note in described.notes), f"-> {out}"]
+
+
+def _row(values: "Iterable[float]") -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def report_lines(report: "Report", out: Path) -> list[str]:

@@ -19,7 +19,7 @@ from maskrcnn.weights.model_file import write_model_file
 from maskrcnn.weights.readers import read_checkpoint
 from maskrcnn.weights.recognise import SOURCES, recognise, source_named
 from maskrcnn.weights.rewrite import Rewritten, Table, listing, rewrite, their_name
-from maskrcnn.weights.source import STYLES, Source, filled_statistics
+from maskrcnn.weights.source import PROGRAMS, STYLES, Source, filled_statistics
 
 Array = NDArray[Any]
 
@@ -80,10 +80,10 @@ def convert(
 
     source: a file, or a published checkpoint as `zoo:NAME`, which is converted as its entry says. origin:
     name of the source project instead of recognising it. style: `caffe` or `pytorch` where a file does not
-    tell. classes: `coco` or a file of names. source_config: the config of the model. averaged: take the
-    moving average of the weights that the file holds beside them. settings: `model.rpn.post_nms=300` and the
-    like, applied last. Raises UserError, and leaves no file, when any tensor
-    has no place or any parameter no tensor.
+    tell; of a .wts file `tensorrtx` or `ixrt`, to be fed and computed as that program does. classes: `coco`
+    or a file of names. source_config: the config of the model. averaged: take the moving average of the
+    weights that the file holds beside them. settings: `model.rpn.post_nms=300` and the like, applied last.
+    Raises UserError, and leaves no file, when any tensor has no place or any parameter no tensor.
     """
     _check_arguments(source, out, origin, style)
     if str(source).startswith("zoo:"):
@@ -95,6 +95,11 @@ def convert(
     place = str(source)
     named = checkpoint.tensors
     found = source_named(origin, named) if origin else recognise(named, place)
+    if style is not None and style not in found.styles:
+        raise UserError(
+            f"{place}: is a checkpoint of {found.name}, and --style {style} is for those of tensorrtx",
+            hint="leave out --style, or convert the .wts file",
+        )
     rewritten = rewrite(checkpoint.tensors, found.table, place)
     model = infer(_known_shapes(rewritten, found, place), place)
     described = found.describe(
@@ -102,7 +107,7 @@ def convert(
     )
     spec = replace(described.spec, origin=_origin(found.name, checkpoint.path, checkpoint.sha256))
     if classes is not None:
-        spec = replace(spec, classes=_classes(classes, model.classes))
+        spec = replace(spec, classes=classes_named(classes, model.classes))
     spec = _with_settings(spec, settings)
     tensors = filled_statistics(rewritten.tensors, spec.model)
     _check_shapes(tensors, rewritten, spec.model, found.table, place)
@@ -125,8 +130,8 @@ def _check_arguments(source: str | Path, out: str | Path, origin: str | None, st
         raise UserError(f"{out}: is the checkpoint itself", hint="choose another name for the model file")
     if origin is not None and origin not in SOURCES:
         raise UserError(f"--from {origin}: is no known source", hint=f"choose {', '.join(SOURCES)}")
-    if style is not None and style not in STYLES:
-        raise UserError(f"--style {style}: is no style", hint=f"choose {' or '.join(STYLES)}")
+    if style is not None and style not in STYLES + PROGRAMS:
+        raise UserError(f"--style {style}: is no style", hint=f"choose {', '.join(STYLES + PROGRAMS)}")
 
 
 def _known_shapes(rewritten: Rewritten, source: Source, place: str) -> dict[str, tuple[int, ...]]:
@@ -198,11 +203,14 @@ def _stored(array: Array) -> Array:
     return np.asarray(array, np.float32 if array.dtype.kind == "f" else array.dtype, order="C")
 
 
-def _classes(which: str | Path, count: int) -> Classes:
+def classes_named(which: str | Path, count: int | None) -> Classes:
+    """`coco`, or those of a file. Raises UserError unless there are as many as count; None for any number."""
     classes = (
-        {80: COCO, 90: COCO_90}.get(count, COCO) if str(which) == "coco" else _classes_of_file(Path(which))
+        {80: COCO, 90: COCO_90}.get(count or 0, COCO)
+        if str(which) == "coco"
+        else _classes_of_file(Path(which))
     )
-    if len(classes) != count:
+    if count is not None and len(classes) != count:
         raise UserError(
             f"--classes {which}: has {len(classes)} names where the model has {count} classes",
             hint="give one name for each class, in the order of the model's outputs, without background",

@@ -81,10 +81,11 @@ def begins_like_mindspore(start: bytes) -> bool:
     return start[place + 1 : place + 2] == b"\x0a" and start[place : place + 1] != b"\x0a"
 
 
-def read_mindspore(content: Any) -> dict[str, Any]:
-    """Every tensor of a mapped file as a view of it, bfloat16 as float32, without texts and training state.
+def read_mindspore(content: Any, training: bool = False) -> dict[str, Any]:
+    """Every tensor of a mapped file as a view of it, bfloat16 as float32, without texts.
 
-    A tensor of a type that is no number here is an Inert. Raises Malformed.
+    training: with the state of a training as well, which is no part of a model. A tensor of a type that is no
+    number here is an Inert. Raises Malformed.
     """
     whole = memoryview(content)
     tensors: dict[str, _Parts] = {}
@@ -104,7 +105,7 @@ def read_mindspore(content: Any) -> dict[str, Any]:
     return {
         tag: _array(tag, parts)
         for tag, parts in tensors.items()
-        if parts.kind != "str" and not _TRAINING.fullmatch(tag)
+        if parts.kind != "str" and (training or not _TRAINING.fullmatch(tag))
     }
 
 

@@ -38,6 +38,7 @@ def read_header(path: str | Path) -> dict:
             header = json.loads(file.read(length))
             if not isinstance(header, dict):
                 raise ValueError("a header that is no mapping")
+            _check_length(header, os.path.getsize(path) - 8 - length)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: is not a safetensors file ({error})", hint="is it the file you meant?"
@@ -45,6 +46,17 @@ def read_header(path: str | Path) -> dict:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from error
     return header
+
+
+def _check_length(header: dict, held: int) -> None:
+    """Raise ValueError where a file ends before its last tensor; held: bytes behind the header."""
+    ends = [
+        each["data_offsets"][1]
+        for each in header.values()
+        if isinstance(each, dict) and isinstance(each.get("data_offsets"), list)
+    ]
+    if ends and max(ends) > held:
+        raise ValueError(f"{held} of {max(ends)} bytes of tensors")
 
 
 def read_model_file(path: str | Path) -> tuple[Spec, dict[str, np.ndarray]]:

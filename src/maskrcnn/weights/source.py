@@ -15,6 +15,8 @@ from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.rewrite import Table
 
 STYLES = ("caffe", "pytorch")
+# Programs that feed one and the same checkpoint otherwise than it was trained.
+PROGRAMS = ("tensorrtx", "ixrt")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ Describe = Callable[[ModelConfig, Checkpoint, str | None, str | None], Described
 
 @dataclass(frozen=True)
 class Source:
-    """fingerprint: names that every checkpoint of it has, and no other source's."""
+    """fingerprint: names that every checkpoint of it has, and no other source's. styles: that it knows."""
 
     name: str
     fingerprint: frozenset[str]
     table: Table
     describe: Describe
+    styles: tuple[str, ...] = STYLES
 
 
 def default_classes(count: int) -> Classes:

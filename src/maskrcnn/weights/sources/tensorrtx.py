@@ -4,7 +4,8 @@ Container: `.wts`, text, without shapes.
 Recognised: `tensorrtx` is C4 of R18 to R152, which tensorrtx and IxRT run, and DC5; `tensorrtx-fpn` what
     their script writes of a detectron2 FPN model, ResNeXt too.
 Conventions: C4 has detectron2's, but linear soft-NMS and no limit of box deltas.
-Notes: detectron2's resizing is taken, and its score over 0.05. Soft-NMS goes by the decayed scores, theirs
+Notes: detectron2's resizing is taken, and its score over 0.05; --style tensorrtx and --style ixrt take the
+    letterbox of those programs, and for IxRT RPN NMS over 0.5. Soft-NMS goes by the decayed scores, theirs
     by those before, over the 1000 best pairs of box and class. y2 is clipped to the height, theirs to the
     width. Proposals that NMS removed do not come back, theirs fill up to 1000. Masks are pasted as in
     detectron2, theirs resized into a rectangle that is a pixel larger on each side.
@@ -14,10 +15,11 @@ from dataclasses import replace
 
 from maskrcnn import presets
 from maskrcnn.config import ModelConfig
+from maskrcnn.errors import UserError
 from maskrcnn.weights.own_config import with_values
 from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.rewrite import DROP, Row, Table
-from maskrcnn.weights.source import Described, Source
+from maskrcnn.weights.source import PROGRAMS, STYLES, Described, Source
 from maskrcnn.weights.sources import detectron2
 
 _HEADS: Table = (
@@ -55,33 +57,60 @@ PYRAMID_TABLE: Table = (
 
 _NOTES = (
     "as tensorrtx computes: linear soft-NMS and no limit of box deltas, but detectron2's input and score "
-    "over 0.05; its own letterbox has --set preprocess.resize=letterbox --set preprocess.long=1067 "
-    "--set preprocess.size_rule=torchvision --set preprocess.filter=opencv --set preprocess.pad_value=128",
-    "its C++ program shows scores over 0.6: --set model.box_head.score_over=0.6; IxRT's RPN has "
-    "--set model.rpn.nms_iou=0.5",
+    "over 0.05; with --style tensorrtx or --style ixrt also their preprocess.resize=letterbox of 800 x 1067",
 )
+_PROGRAM_NOTES = {
+    "tensorrtx": (
+        "as tensorrtx computes, with its letterbox of 800 x 1067 filled with 128; score over 0.05, while its "
+        "program shows scores over 0.6: --set model.box_head.score_over=0.6"
+    ),
+    "ixrt": "as IxRT's sample computes: its letterbox of 800 x 1067 filled with 128, RPN NMS over 0.5",
+}
+# tensorrtx has detectron2's 0.7.
+_RPN_IOU = {"ixrt": 0.5}
 _NOT_THEIRS = "tensorrtx runs C4 models only; numbers and input are detectron2's"
 
 
 def _tensorrtx(
     model: ModelConfig, checkpoint: Checkpoint, style: str | None, config: str | None
 ) -> Described:
-    described = detectron2.SOURCE.describe(model, checkpoint, style, config)
+    program = style if style in PROGRAMS else None
+    described = detectron2.SOURCE.describe(model, checkpoint, None if program else style, config)
     if model.neck != "c4":
+        if program:
+            raise UserError(
+                f"{program} runs C4 models, and this is {model.neck.upper()}",
+                hint=f"leave out --style {program}",
+            )
         return replace(described, notes=(*described.notes, _NOT_THEIRS))
     habits = replace(described.spec.model, conventions=presets.TENSORRTX)
     score_over = habits.box_head.score_over
     soft = {"box_head.soft_nms.method": "linear", "box_head.soft_nms.min_score": score_over}
-    spec = replace(described.spec, model=with_values(habits, soft))
-    return Described(spec, described.notes + _NOTES)
+    if program is None:
+        spec = replace(described.spec, model=with_values(habits, soft))
+        return Described(spec, described.notes + _NOTES)
+    rpn_iou = _RPN_IOU.get(program, habits.rpn.nms_iou)
+    fed = replace(
+        described.spec,
+        model=with_values(habits, soft | {"rpn.nms_iou": rpn_iou}),
+        preprocess=presets.TENSORRTX_INPUT,
+    )
+    return Described(fed, (*described.notes, _PROGRAM_NOTES[program]))
 
 
 _OBJECTNESS = "proposal_generator.rpn_head.objectness_logits.weight"
 
-SOURCE = Source("tensorrtx", frozenset((_OBJECTNESS, "backbone.stem.conv1.bias")), TABLE, _tensorrtx)
+SOURCE = Source(
+    "tensorrtx",
+    frozenset((_OBJECTNESS, "backbone.stem.conv1.bias")),
+    TABLE,
+    _tensorrtx,
+    styles=STYLES + PROGRAMS,
+)
 PYRAMID_SOURCE = Source(
     "tensorrtx-fpn",
     frozenset((_OBJECTNESS, "backbone.bottom_up.stem.conv1.bias")),
     PYRAMID_TABLE,
     _tensorrtx,
+    styles=STYLES + PROGRAMS,
 )

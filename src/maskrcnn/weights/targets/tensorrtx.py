@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.presets import TENSORRTX_INPUT
 from maskrcnn.spec import Spec
 from maskrcnn.weights.rewrite import Table
 from maskrcnn.weights.sources.tensorrtx import PYRAMID_TABLE, TABLE
@@ -65,6 +66,9 @@ def _say(spec: Spec, differing: Set[str]) -> Said:
         "model.box_head.delta_weights": _vector("BBOX_REG_WEIGHTS", box.delta_weights),
         "model.box_head.soft_nms.method": f"static int NMS_METHOD = {NMS_METHODS[box.soft_nms.method]};",
     }
+    own_letterbox = spec.preprocess == TENSORRTX_INPUT  # its program makes it unasked
+    if own_letterbox:
+        del values["preprocess.short"], values["preprocess.long"]
     lines = [
         f"#define BACKBONE_RESNETTYPE R{model.backbone.depth}",
         _number("NUM_CLASSES", model.classes),
@@ -72,6 +76,8 @@ def _say(spec: Spec, differing: Set[str]) -> Said:
         *(values[path] for path in values if path in differing),
     ]
     carried = {"model.box_head.score_over", *values}
+    if own_letterbox:
+        carried |= {path for path in differing if path.startswith("preprocess.")}
     if box.soft_nms.min_score == box.score_over:  # it shows what is above the score after the decay
         carried.add("model.box_head.soft_nms.min_score")
     if box.soft_nms.sigma == GAUSSIAN_SIGMA:
