@@ -17,6 +17,8 @@ from maskrcnn.launch import Place, address, place_of, run_key, take_gpu
         ),
         ({"PMI_RANK": "2", "PMI_SIZE": "4"}, Place(2, 4, 2)),
         ({"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"}, Place(5, 8, 1)),
+        ({"RANK_ID": "9", "RANK_SIZE": "16", "DEVICE_ID": "1"}, Place(9, 16, 1)),
+        ({"RANK_ID": "0", "RANK_SIZE": "1", "DEVICE_ID": "3"}, Place(0, 1, 3)),
     ],
 )
 def test_a_process_knows_its_place_by_what_started_it(environment: dict[str, str], expected: Place) -> None:

@@ -9,13 +9,15 @@ from glob import glob
 
 from maskrcnn.errors import UserError
 
-# (rank, number of processes, rank on this host) as torchrun, Open MPI, MPICH and Slurm name them. Of Slurm's
-# two numbers of processes the step's: a batch script has the job's as well, and is one process.
+# (rank, number of processes, rank on this host) as torchrun, Open MPI, MPICH, Slurm and scripts for Ascend
+# name them. Of Slurm's two numbers of processes the step's: a batch script has the job's as well, and is one
+# process.
 NAMES = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ("RANK_ID", "RANK_SIZE", "DEVICE_ID"),
 )
 # What tells one start of a command from another.
 RUN = (

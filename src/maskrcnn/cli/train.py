@@ -11,8 +11,10 @@ from maskrcnn.cli.network import Offline
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
+    from maskrcnn.compat.mindspore_recipe import Translation
     from maskrcnn.data.content import Content
     from maskrcnn.spec import Spec
+    from maskrcnn.storage import Mirror
     from maskrcnn.training.loop import Trained
     from maskrcnn.training.progress import Line
     from maskrcnn.training.run_file import RunFile
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
 DATA = (
     "Annotations: COCO, VIA or CVAT file, YOLO data.yaml, or a folder of COCO, labelme, VOC or label images."
 )
+
+MINDSPORE_CONFIG = (
+    "YAML configuration of mindspore-lab's RCNN; --data is its dataset_dir, other options come after it."
+)
+MINDSPORE_RESUME = "MindSpore .ckpt of a training to go on from: weights, momentum and step."
+EXACT = "With --mindspore-config: repeat what its code does otherwise than the configuration says."
 
 LOSSES = ("rpn_objectness", "rpn_deltas", "box_classes", "box_deltas", "mask", "total")
 
@@ -30,10 +38,11 @@ def train(
     ] = None,
     data: Annotated[str | None, typer.Option(help=DATA)] = None,
     out: Annotated[
-        str | None, typer.Option(help="Folder of the run: checkpoints, metrics, report and model files.")
+        str | None, typer.Option(help="Folder or URL of the run: checkpoints, metrics, report, model files.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Model file to start from, `example` (when left out), or zoo:NAME.")
+        str | None,
+        typer.Option(help="Model file to start from, `example` (when left out), zoo:NAME or scratch:NAME."),
     ] = None,
     images: Annotated[
         str | None,
@@ -52,29 +61,69 @@ def train(
     rate: Annotated[
         float | None, typer.Option("--lr", help="Peak learning rate at a batch of 16; 0.02.", min=0)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps, xpu.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps, xpu, npu.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set", help="Any setting: training.clip=5, preprocess.short=480, model.rpn.post_nms=500."
         ),
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to begin with: segmentoly or segmentoly-0050.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that the folder holds.")
     ] = False,
+    local: Annotated[
+        str | None, typer.Option(help="Folder for local copies of what is a URL; the cache when left out.")
+    ] = None,
+    mindspore_config: Annotated[Path | None, typer.Option(help=MINDSPORE_CONFIG)] = None,
+    mindspore_resume: Annotated[str | None, typer.Option(help=MINDSPORE_RESUME)] = None,
+    checkpoints_for: Annotated[
+        str | None, typer.Option(help="mindspore: write each checkpoint as MindSpore's .ckpt as well.")
+    ] = None,
+    exact: Annotated[bool, typer.Option("--exact", help=EXACT)] = False,
     offline: Offline = False,
 ) -> None:
     """Train a model on your own pictures; starts and goes on under torchrun, mpirun and srun as well."""
     from maskrcnn.training.run_file import read_run
 
-    options = {"data": data, "out": out, "model": model, "images": images, "val": val}
-    options |= {"val_images": val_images, "device": device}
-    run = read_run(run_file, {**options, "val_share": val_share}, settings or ())
+    options: dict[str, Any] = {"data": data, "out": out, "model": model, "images": images, "val": val}
+    options |= {"val_images": val_images, "device": device, "val_share": val_share, "local": local}
+    options |= {"resume_from": mindspore_resume, "checkpoints_for": checkpoints_for}
+    if exact and mindspore_config is None:
+        raise UserError("--exact says nothing here", hint="it goes with --mindspore-config")
+    if mindspore_config is not None:
+        if run_file is not None:
+            raise UserError(f"{run_file} and {mindspore_config} are both given", hint="leave one of them out")
+        translated = _translated(mindspore_config, data or "", model or "", exact)
+        taken = {name: value for name, value in options.items() if value is not None and name != "data"}
+        options = {**translated.given, **taken}
+        settings = [*translated.settings, *(settings or ())]
+    run = read_run(run_file, options, settings or (), preset)
     numbers = {"steps": steps, "epochs": epochs, "batch": batch, "learning_rate": rate}
     if epochs is not None and steps is None:
         numbers["steps"] = 0
     run = _with_numbers(run, {name: value for name, value in numbers.items() if value is not None})
-    _run(run, resume)
+    learn(run, resume)
+
+
+def _translated(config: Path, data: str, model: str, exact: bool) -> "Translation":
+    """The run of a MindSpore configuration, told key by key."""
+    import os
+
+    from maskrcnn.compat.mindspore_config import read_config
+    from maskrcnn.compat.mindspore_keys import Asked
+    from maskrcnn.compat.mindspore_recipe import translate
+    from maskrcnn.launch import place_of
+
+    place = place_of(os.environ)
+    read = read_config(config, exact)
+    translated = translate(Asked(read, data, model, place.count, exact))
+    if place.is_first:
+        for line in translated.told():
+            _say(line)
+    return translated
 
 
 def _with_numbers(run: "RunFile", numbers: dict[str, Any]) -> "RunFile":
@@ -83,13 +132,20 @@ def _with_numbers(run: "RunFile", numbers: dict[str, Any]) -> "RunFile":
     return replace(run, training=replace(run.training, **numbers))
 
 
-def _run(run: "RunFile", resume: bool) -> None:
+def learn(run: "RunFile", resume: bool) -> None:
+    """Train, telling on stderr how it goes and printing the path of the model.
+
+    resume: the run's folder holds a run to go on with; else it must not hold one. Raises UserError.
+    """
     from maskrcnn.backends.pytorch import choose_device
+    from maskrcnn.training.keeping import sent_at_the_end, stopped_in_order, with_local_copies
     from maskrcnn.training.loop import CHECKPOINT
     from maskrcnn.training.processes import joined, placed
     from maskrcnn.training.run_file import contents_of, write_run
 
-    out, here = Path(run.out), placed()
+    here, named = placed(), run
+    run, mirror = with_local_copies(run, _say if here.is_first else lambda words: None)
+    out = Path(run.out)
     if (out / CHECKPOINT).exists() != resume:
         problem = "there is no run to resume" if resume else "already holds a run"
         hint = "leave --resume out" if resume else "add --resume to go on, or name another --out"
@@ -97,16 +153,19 @@ def _run(run: "RunFile", resume: bool) -> None:
     learn, measure = contents_of(run)
     _check(learn, run.data)
     device = choose_device(run.device)
-    if device.type == "cuda" and here.count > 1:
-        device = choose_device(f"cuda:{here.local}")
-    with joined(device.type) as processes:
+    if device.type in ("cuda", "npu") and here.count > 1:
+        device = choose_device(f"{device.type}:{here.local}")
+    with stopped_in_order(), joined(device.type) as processes:
         watch = Told(processes.is_first, run.training.batch)
         if processes.is_first:
-            write_run(run, out)
+            write_run(named, out)
+            if mirror is not None:
+                mirror.send()
             _introduce(run, learn, measure, processes.count)
-        trained = _trained(run, learn, measure, device, processes, watch)
-        if processes.is_first:
-            _end(run, trained)
+        with sent_at_the_end(mirror if processes.is_first else None, watch.says):
+            trained = _trained(run, learn, measure, device, processes, watch, mirror)
+            if processes.is_first:
+                _end(run, trained)
 
 
 def _trained(
@@ -116,25 +175,26 @@ def _trained(
     device: Any,
     processes: Any,
     watch: "Told",
+    mirror: "Mirror | None",
 ) -> "Trained":
     import torch
 
     from maskrcnn.config_file import with_settings
     from maskrcnn.data.dataset import dataset_of
     from maskrcnn.model.mask_rcnn import MaskRCNN
-    from maskrcnn.predict import model_path
-    from maskrcnn.training.initial import for_classes, initialise, load_weights
+    from maskrcnn.training.initial import for_classes, initialise, load_trunk, load_weights, starting
+    from maskrcnn.training.keeping import extras_of
     from maskrcnn.training.loop import train as loop
     from maskrcnn.training.validation import validation_of
-    from maskrcnn.weights.model_file import read_model_file
 
-    path = model_path(run.model)
-    spec, state = read_model_file(path)
+    spec, state = starting(run.model)
     spec = with_settings(for_classes(spec, learn.classes), run.settings)
     torch.manual_seed(run.training.seed)
     network = MaskRCNN(spec.model)
     initialise(network)
-    restarted = load_weights(network, state, path)
+    if run.trunk:
+        load_trunk(network, Path(run.trunk))
+    restarted = load_weights(network, state, Path(run.model)) if state else []
     if restarted:
         watch.says(f"starting anew for these classes: {', '.join(restarted)}")
     validation = None if measure is None else validation_of(_as_labels(measure, spec))
@@ -148,6 +208,7 @@ def _trained(
         validation,
         processes,
         watch,
+        extras_of(run, spec.model, mirror, watch.says),
     )
 
 

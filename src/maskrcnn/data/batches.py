@@ -3,6 +3,7 @@
 B images, G instances of an image.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,6 +52,11 @@ class Batch:
     instances: tuple[Instances, ...]
     images: tuple[int, ...] = ()
     places: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the planes and of the masks."""
+        return self.image.nbytes + sum(each.masks.nbytes for each in self.instances)
 
 
 @dataclass(frozen=True)
@@ -142,15 +148,35 @@ def to_network(sample: Sample, preprocess: Preprocess) -> tuple[Array, Instances
     return planes, Instances(boxes[kept], sample.labels[kept], sample.crowd[kept], masks)
 
 
-def in_threads(make: Callable[[S], T], items: Iterable[S], threads: int, ahead: int) -> Iterator[T]:
-    """make(item) for every item, in order, up to `ahead` of them finished before their use."""
+def in_threads(
+    make: Callable[[S], T],
+    items: Iterable[S],
+    threads: int,
+    ahead: int,
+    size: Callable[[T], float] = lambda made: 0.0,
+    room: float = math.inf,
+) -> Iterator[T]:
+    """make(item) for every item, in order, up to `ahead` of them finished before their use.
+
+    Fewer where so many of the largest `size` so far would take more than `room`, but always one.
+    """
     waiting: deque[Future[T]] = deque()
+    largest = 0.0
+
+    def most() -> float:
+        """How many may wait; where there is little room one, until the first has shown its size."""
+        if room == math.inf:
+            return ahead
+        return max(1, min(ahead, room // largest)) if largest else 1
+
     with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(make, item))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
+                while len(waiting) > most():
+                    made = waiting.popleft().result()
+                    largest = max(largest, size(made))
+                    yield made
             while waiting:
                 yield waiting.popleft().result()
         finally:

@@ -8,13 +8,43 @@ import numpy as np
 import torch
 from torch import nn
 
+from maskrcnn.config import ModelConfig
 from maskrcnn.errors import UserError
 from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.predict import model_path
+from maskrcnn.presets import ARCHITECTURES
 from maskrcnn.spec import Classes, Origin, Spec
 from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.weights.model_file import read_model_file
+from maskrcnn.weights.readers import Checkpoint
+from maskrcnn.weights.sources.mindspore import SOURCE
 
+# Begins the name of an architecture with random weights.
+SCRATCH = "scratch:"
+# Of batch norms that learn; a model file, whose norms are constants, has none, and they start at zero.
+COUNTER = ".num_batches_tracked"
 # The layers with rows for every class.
 PREDICTORS = ("box_head.scores.", "box_head.deltas.", "mask_head.logits.")
+
+
+def starting(model: str) -> tuple[Spec, dict[str, np.ndarray]]:
+    """What `--model` names: a description, and its weights; none for `scratch:r50-fpn` and the like.
+
+    `scratch:mindspore` is the R50-FPN of mindspore-lab. Norms of random networks learn.
+    """
+    if not model.startswith(SCRATCH):
+        return read_model_file(model_path(model))
+    name = model.removeprefix(SCRATCH)
+    if name == "mindspore":
+        found = SOURCE.describe(ModelConfig(), Checkpoint(Path(model), "", "", {}, {}), None, None).spec
+    elif name in ARCHITECTURES:
+        found = Spec(ARCHITECTURES[name])
+    else:
+        known = ", ".join((*ARCHITECTURES, "mindspore"))
+        raise UserError(f"--model {model}: is no architecture", hint=f"choose {known}")
+    trunk = found.model.backbone
+    norm = "bn" if trunk.norm == "frozen_bn" else trunk.norm
+    return replace(found, model=replace(found.model, backbone=replace(trunk, norm=norm))), {}
 
 
 def for_classes(spec: Spec, classes: Classes) -> Spec:
@@ -46,8 +76,19 @@ def initialise(model: MaskRCNN) -> None:
 
 
 def load_trunk(model: MaskRCNN, path: Path) -> None:
-    """Put the trunk that trunk.py taught into the model. Raises UserError where it is another trunk."""
-    state = load_checkpoint(path)
+    """Put the trunk that trunk.py or MindSpore taught into the model.
+
+    Raises UserError where it is another trunk.
+    """
+    if path.suffix == ".ckpt":
+        from maskrcnn.training.mindspore import trunk_of  # it imports this module
+
+        own = model.backbone.state_dict()
+        state = {
+            "backbone": {name: each for name, each in own.items() if name.endswith(COUNTER)} | trunk_of(path)
+        }
+    else:
+        state = load_checkpoint(path)
     if "backbone" not in state:
         raise UserError(f"{path}: holds no trunk", hint="name the trunk.pt of a trunk run")
     try:
@@ -65,13 +106,15 @@ def load_weights(model: MaskRCNN, state: dict[str, np.ndarray], place: Path) -> 
     Predictors for another number of classes keep their random start; -> the names of these tensors.
     """
     own = model.state_dict()
-    other = [name for name in own if name not in state or own[name].shape != state[name].shape]
+    compared = [name for name in own if name in state or not name.endswith(COUNTER)]
+    other = [name for name in compared if name not in state or own[name].shape != state[name].shape]
     restarted = [name for name in other if name in state and name.startswith(PREDICTORS)]
     unknown = sorted(set(other) - set(restarted)) + sorted(state.keys() - own.keys())
     if unknown:
         raise UserError(
             f"{place}: {unknown[0]} does not fit the model that it describes", hint="convert the model again"
         )
-    kept = {name: torch.from_numpy(values) for name, values in state.items() if name not in restarted}
+    # A copy, because values may be views of a mapped file.
+    kept = {name: torch.from_numpy(np.array(each)) for name, each in state.items() if name not in restarted}
     model.load_state_dict(own | kept)
     return restarted

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +44,18 @@ class State:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What else a run does; all is called by the first process only, but for `begin`.
+
+    begin: how a run that has no checkpoint of its own starts, as from another tool's; raises UserError.
+    saved: after every checkpoint, with the steps of a pass over the images.
+    """
+
+    begin: Callable[[Run, int], State] | None = None
+    saved: Callable[[Run, Spec, State, int], None] | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """path: the model file of the end, of averaged weights. best: that of the best evaluation, if any.
 
@@ -65,19 +77,28 @@ def train(
     validation: Validation | None = None,
     processes: Processes | None = None,
     watch: Watch | None = None,
+    extras: Extras | None = None,
 ) -> Trained:
     """Train `model` in place, continuing what `out` holds.
 
     Ctrl-C saves a checkpoint before it ends the run; the same call goes on, also with another `steps`.
     """
-    processes, watch = processes or Processes(), watch or Silent()
+    processes, watch, extras = processes or Processes(), watch or Silent(), extras or Extras()
     dataset = without_negatives(dataset, training.negatives, training.seed)
     check(training, len(dataset), processes.count)
     maker = _maker(dataset, spec, training)
     out.mkdir(parents=True, exist_ok=True)
     run = start(model, training, device, processes)
     state = restore(out / CHECKPOINT, run, spec)
+    if extras.begin is not None and not (out / CHECKPOINT).exists():
+        state = extras.begin(run, maker.steps_per_epoch)
     judged = None
+
+    def keep() -> None:
+        save(out, run, spec, state, training)
+        if extras.saved is not None and processes.is_first:
+            extras.saved(run, spec, state, maker.steps_per_epoch)
+
     with Log(out, state.step) if processes.is_first else nullcontext() as log:
         if processes.is_first:
             watch.begins(state.step, maker.steps)
@@ -91,12 +112,12 @@ def train(
                     if training.patience and state.poor >= training.patience:
                         watch.says(f"no better for {state.poor} evaluations: the run ends")
                         break
-                if state.step % training.save_every == 0:
-                    save(out, run, spec, state, training)
+                if state.step % (training.save_every or maker.steps_per_epoch) == 0:
+                    keep()
         except KeyboardInterrupt:
-            save(out, run, spec, state, training)
+            keep()
             raise
-        save(out, run, spec, state, training)
+        keep()
     if processes.is_first:
         write_trained(out / FINAL, spec, run.average.state)
     processes.wait()
@@ -128,12 +149,17 @@ def _batches(
         return [maker.part(step, piece) for piece in pieces if piece]
 
     steps = range(state.step, maker.steps)
-    batches = in_threads(parts_of, steps, training.threads, ahead=2 * training.threads)
+    ahead, room = training.ahead or 2 * training.threads, training.ahead_mb * 1e6 or math.inf
+    batches = in_threads(parts_of, steps, training.threads, ahead, _memory, room)
     for step in steps:
         asked = time.monotonic()
         parts = next(batches)
         state.window.waited += time.monotonic() - asked
         yield step, parts
+
+
+def _memory(parts: list[Batch]) -> float:
+    return sum(part.nbytes for part in parts)
 
 
 def _learn(

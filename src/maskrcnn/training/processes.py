@@ -15,6 +15,7 @@ from maskrcnn.launch import Place, address, place_of
 
 # The first process may evaluate or write for long while the others wait.
 PATIENCE = timedelta(hours=2)
+BACKENDS = {"cuda": "nccl", "npu": "hccl"}
 # Numbers sent at once: 100 MB.
 BUCKET = 25_000_000
 
@@ -66,14 +67,14 @@ def placed(environment: Mapping[str, str] = os.environ) -> Processes:
 
 @contextmanager
 def joined(device_type: str) -> Iterator[Processes]:
-    """Meet the other processes, by gloo on CPUs and nccl on GPUs, and part at the end."""
+    """Meet the other processes, by gloo on CPUs, nccl on GPUs and hccl on Ascend, and part at the end."""
     processes = placed()
     if processes.count == 1 and "WORLD_SIZE" not in os.environ:
         yield processes
         return
     host, port = address(os.environ)
     os.environ |= {"MASTER_ADDR": host, "MASTER_PORT": str(port)}
-    backend = "nccl" if device_type == "cuda" else "gloo"
+    backend = BACKENDS.get(device_type, "gloo")
     try:
         distributed.init_process_group(
             backend, rank=processes.rank, world_size=processes.count, timeout=PATIENCE

@@ -118,8 +118,9 @@ def read_metrics(out: Path) -> list[Line]:
 
 def memory(device: torch.device) -> float:
     """The most memory used so far in GB: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 1e9, 2)
+    if device.type in ("cuda", "npu"):
+        accelerator = getattr(torch, device.type)
+        return round(accelerator.max_memory_allocated(device) / 1e9, 2)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(used * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 

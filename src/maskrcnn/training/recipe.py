@@ -5,7 +5,7 @@ from typing import Literal
 
 from maskrcnn.data.augment import Augment
 from maskrcnn.errors import UserError
-from maskrcnn.training.schedule import Schedule
+from maskrcnn.training.schedule import Schedule, factor
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,10 @@ class Training:
     trunk_rate: the trunk's rate as a share of that of the heads.
     weight_decay: of weights; norms and biases have none.
     schedule: half a cosine, steps, or a hold that falls to 0 over the last 40 % of the run.
-    milestones: shares of the run after which `steps` divides the rate by ten (2/3 and 8/9 in Detectron).
-    warm_up: steps of a straight line from near zero to the peak; at most a tenth of the run.
+    milestones: shares of the run after which `steps` lowers the rate (2/3 and 8/9 in Detectron).
+    drop: what `steps` multiplies the rate by there.
+    warm_up: steps of a straight line to the peak; at most a tenth of the run.
+    warm_up_from: share of the peak at which that line begins.
     clip: largest norm of all gradients together; 0 for any.
     average: decay of the mean of weights that is evaluated and written; 0 for the last weights themselves.
     precision: `bf16` and `fp16` compute convolutions and matrices in 16 bits; losses and boxes are always
@@ -37,8 +39,10 @@ class Training:
     negatives: images without instances: all, none, or a share of them.
     repeat: images with classes in less than this share of the images come more often (LVIS); 0 for never.
     threads: that prepare batches.
+    ahead: batches that are prepared before their use; 0 for twice the threads.
+    ahead_mb: most memory of these in MB, but for one batch; 0 for any.
     log_every: steps between lines of metrics.jsonl.
-    save_every: steps between checkpoints.
+    save_every: steps between checkpoints; 0 for one after each pass over the images.
     evaluate_every: steps between evaluations; 0 for ten in the run.
     patience: evaluations without a better average precision after which the run ends; 0 for never.
     keep: how many last checkpoints stay.
@@ -60,7 +64,9 @@ class Training:
     weight_decay: float = 1e-4
     schedule: Schedule = "cosine"
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
+    drop: float = 0.1
     warm_up: int = 500
+    warm_up_from: float = 0.0
     clip: float = 10.0
     average: float = 0.999
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -72,6 +78,8 @@ class Training:
     negatives: Literal["all", "none"] | float = "all"
     repeat: float = 0.0
     threads: int = 2
+    ahead: int = 0
+    ahead_mb: float = 0.0
     log_every: int = 20
     save_every: int = 250
     evaluate_every: int = 0
@@ -90,6 +98,11 @@ class Training:
         """Beginnings of the names of weights that are never changed."""
         stages = ("backbone.stem.", "backbone.res2.", "backbone.res3.", "backbone.res4.", "backbone.res5.")
         return stages[: self.freeze_at]
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The share of the peak with which a step of a run learns."""
+        warm_up, begin = self.warm_up_of(steps), self.warm_up_from
+        return factor(self.schedule, step, steps, warm_up, self.milestones, begin, self.drop)
 
     def warm_up_of(self, steps: int) -> int:
         """No more than a tenth of a short run."""

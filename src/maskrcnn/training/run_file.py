@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -27,9 +27,14 @@ class RunFile:
     val: annotations to evaluate on; without them a share of the data is held out.
     val_images: folder of their pictures.
     val_share: the share that is held out; with 0 nothing is evaluated.
-    model: model file to start from, `example` or `zoo:NAME`.
+    model: model file to start from, `example`, `zoo:NAME`, or `scratch:NAME` for random weights.
+    trunk: checkpoint of a trunk alone that random weights begin with: MindSpore's .ckpt, or a trunk.pt.
+    resume_from: MindSpore's checkpoint of a training that this run goes on with.
     out: folder of the run.
-    device: auto, cpu, cuda, mps or xpu.
+    mirror: URL of a folder that that of the run is kept like; `out` as a URL stands for both.
+    local: folder for the local copies of what is given as a URL; the cache when left out.
+    checkpoints_for: `mindspore` writes each checkpoint as MindSpore's .ckpt as well.
+    device: auto, cpu, cuda, mps, xpu or npu.
     settings: of the model, such as preprocess.short=480 or model.rpn.post_nms_training=1000.
     """
 
@@ -39,18 +44,29 @@ class RunFile:
     val_images: str = ""
     val_share: float = 0.2
     model: str = "example"
+    trunk: str = ""
+    resume_from: str = ""
     out: str = ""
+    mirror: str = ""
+    local: str = ""
+    checkpoints_for: Literal["", "mindspore"] = ""
     device: str = "auto"
     settings: tuple[str, ...] = ()
     training: Training = field(default_factory=Training)
 
 
-def read_run(path: Path | None, given: dict[str, Any], settings: Iterable[str]) -> RunFile:
-    """A run from a YAML file, then what was `given` by hand, then settings such as training.clip=5.
+def read_run(
+    path: Path | None, given: dict[str, Any], settings: Iterable[str], preset: str | None = None
+) -> RunFile:
+    """A run from a preset, then a YAML file, then what was `given` by hand, then settings (training.clip=5).
 
     Settings that begin with model. or preprocess. are kept for the model.
     """
-    run = RunFile() if path is None else read_strictly(RunFile, _yaml(path), path)
+    from maskrcnn.training.named import over, preset_named  # it is made of run files
+
+    run = RunFile() if preset is None else preset_named(preset)
+    if path is not None:
+        run = read_strictly(RunFile, over(run, _yaml(path)), path)
     run = replace(run, **{name: value for name, value in given.items() if value is not None})
     of_model = [each for each in settings if each.split(".")[0] in ("model", "preprocess")]
     run = with_settings(run, [each for each in settings if each not in of_model])

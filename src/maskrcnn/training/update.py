@@ -14,7 +14,6 @@ from maskrcnn.model.matching import Targets
 from maskrcnn.training.average import Average
 from maskrcnn.training.processes import Processes
 from maskrcnn.training.recipe import Training
-from maskrcnn.training.schedule import factor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # An fp16 run begins with overflows until its scale fits; below this scale they are the loss's own.
@@ -39,7 +38,7 @@ def start(model: MaskRCNN, training: Training, device: torch.device, processes: 
     for name, parameter in model.named_parameters():
         if name.startswith(training.frozen()):
             parameter.requires_grad_(False)
-    if processes.count > 1 and device.type == "cuda":
+    if processes.count > 1 and device.type in ("cuda", "npu"):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if training.compile:
         model.backbone.compile()
@@ -94,7 +93,7 @@ def update(run: Run, parts: list[Batch], training: Training, step: int, steps: i
 
     None, and no update, where a loss or gradient is not finite.
     """
-    share = factor(training.schedule, step, steps, training.warm_up_of(steps), training.milestones)
+    share = training.rate_at(step, steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["peak"] * share
     run.optimizer.zero_grad(set_to_none=True)
