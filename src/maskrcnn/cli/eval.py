@@ -37,6 +37,7 @@ SCORE = "Score of precision, recall, F1 and confusion."
 FLIP = "Predict the mirrored image as well, and merge what both views find."
 SCALES = "Predict each image at these short sides, as 640,800, and merge what all views find."
 TILES = "Predict large images in overlapping tiles of this side, as 640 or 640,0.2, and join what they cut."
+METRIC = "Also print the lines that the test benches of IxRT look for."
 MASK_AREAS = (
     "A mask is small, medium or large by its own area, as in detectron2 and mmdetection, and not by its "
     "box's as in pycocotools."
@@ -50,6 +51,7 @@ def evaluate(
     detections: Annotated[Path | None, typer.Option(help=DETECTIONS)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     at_least: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=AT_LEAST)] = None,
+    metric_result: Annotated[bool, typer.Option("--metric-result", help=METRIC)] = False,
     max_detections: Annotated[int, typer.Option(min=100, help=MOST)] = 100,
     score: Annotated[float, typer.Option(min=0, max=1, help=SCORE)] = 0.5,
     mask_areas: Annotated[bool, typer.Option("--mask-areas", help=MASK_AREAS)] = False,
@@ -63,34 +65,43 @@ def evaluate(
     engine: Engine = None,
 ) -> None:
     """Measure average precision, precision and recall, and which class is taken for which."""
+    from time import perf_counter
+
     from maskrcnn.cli.together import together
 
     with together(device) as team:
-        limits = [_limit(text, max_detections) for text in at_least or []]
+        limits = [limit_of(text, max_detections) for text in at_least or []]
+        if metric_result and as_json:
+            raise UserError("--metric-result: --json prints one document", hint="use one of the two")
         _refuse_what_cannot_work(model, images, annotations, detections, save)
         assert annotations is not None
         from maskrcnn.evaluation import coco_metrics
         from maskrcnn.evaluation.ground_truth import read_ground_truth
         from maskrcnn.evaluation.result_list import read_results
 
-        truth = read_ground_truth(annotations)
+        truth, start, seconds = read_ground_truth(annotations), perf_counter(), None
         if detections is None:
             run = _Run(
                 str(model), device, batch, threads, engine, flip, _sides(scales), tiles, max_detections
             )
             results = _predicted(run, Path(images or ""), truth, save, team)
+            seconds = perf_counter() - start
         elif team.place.is_first:
             results = read_results(detections, truth)
         if team.place.is_first:
             options = max_detections, score, mask_areas
-            _tell(coco_metrics.evaluate(truth, results, ("bbox", "segm"), *options), limits, as_json)
+            metrics = coco_metrics.evaluate(truth, results, ("bbox", "segm"), *options)
+            extra = metric_lines(metrics, limits, seconds) if metric_result else []
+            tell(metrics, limits, as_json, extra)
 
 
-def _tell(metrics: "Metrics", limits: "Sequence[_Limit]", as_json: bool) -> None:
-    """Print the measurement. Ends the program with 1 if a number is below its limit."""
+def tell(
+    metrics: "Metrics", limits: "Sequence[Limit]", as_json: bool = False, extra: Sequence[str] = ()
+) -> None:
+    """Print the measurement and further lines. Ends the program with 1 if a number is below its limit."""
     import json
 
-    print(json.dumps(metrics.to_json()) if as_json else "\n".join(lines(metrics)))
+    print(json.dumps(metrics.to_json()) if as_json else "\n".join([*lines(metrics), *extra]))
     for note in metrics.notes:
         print(f"note: {note}", file=sys.stderr)
     known = metrics.numbers()
@@ -148,7 +159,7 @@ def _sides(text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class _Limit:
+class Limit:
     """A number that must not be below a value."""
 
     key: str
@@ -162,7 +173,8 @@ class _Limit:
         return f"{self.key} is {_number(found, 6)}, less than {self.value:g}"
 
 
-def _limit(text: str, max_detections: int) -> _Limit:
+def limit_of(text: str, max_detections: int = 100) -> Limit:
+    """`segm/AP=0.34` as a limit. Raises UserError for another text and for a number that there is not."""
     from math import isfinite
 
     from maskrcnn.evaluation.metrics import OPERATING, coco_names
@@ -177,7 +189,29 @@ def _limit(text: str, max_detections: int) -> _Limit:
     known = [f"{kind}/{name}" for kind in KINDS for name in names]
     if key not in known:
         raise UserError(f"--at-least {text}: there is no `{key}`", hint=f"choose from {', '.join(known)}")
-    return _Limit(key, float(value))
+    return Limit(key, float(value))
+
+
+def metric_lines(metrics: "Metrics", limits: "Sequence[Limit]", seconds: float | None) -> list[str]:
+    """As the accuracy test of IxRT's samples prints them.
+
+    seconds: from opening the model to its last result; None where results were given.
+    """
+    numbers = metrics.numbers()
+    found: dict[str, float] = {} if seconds is None else {"E2E time": round(seconds, 3)}
+    rows = [] if seconds is None else [f"E2E time : {seconds:.3f} seconds"]
+    for kind in KINDS:
+        key, name = f"{kind}/AP50", f"{kind} mAP@0.5"
+        if key in numbers:
+            value = numbers[key]
+            found[name] = round(value, 3)
+            rows.append(f"{name} :  {value:.4f}")
+            checks = [each.value for each in limits if each.key == key]
+            rows += [f"{kind} Accuracy Check : Test {value:.4f} >= target {target:g}" for target in checks]
+    rows.append(str({"metricResult": found}))
+    if limits:
+        rows.append("failed!" if any(each.failure(numbers) for each in limits) else "pass!")
+    return rows
 
 
 def _predicted(
@@ -204,7 +238,7 @@ def _predicted(
     share = team.share(photographs, truth.file_names)
     groups = team.collected(predict_items(predictor, truth, share, mapping), len(photographs))
     with _writing(save if team.place.is_first else None) as file:
-        groups = _written(_counted(groups, len(photographs)), file)
+        groups = _written(counted(groups, len(photographs)), file)
         items = (item for group in groups for item in group)
         results = results_of(items, truth, f"the results of {run.model}")
     notes = (*mapping.notes, *limits_in_words(predictor, truth, photographs, run.max_detections))
@@ -239,7 +273,7 @@ def _written(groups: "Iterable[list[Item]]", file: "IO[str] | None") -> "Iterato
     file.write("\n]\n" if before == ",\n" else "[]\n")
 
 
-def _counted(groups: "Iterable[list[Item]]", total: int) -> "Iterator[list[Item]]":
+def counted(groups: "Iterable[list[Item]]", total: int) -> "Iterator[list[Item]]":
     """The groups, with a bar on a terminal's stderr and a line every half minute elsewhere."""
     import time
 

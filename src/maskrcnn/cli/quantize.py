@@ -58,6 +58,8 @@ def quantize(
     if max_drop is not None and verify is None:
         verify = _annotated(calibrate)
     files = spread(find_images(calibrate), images_limit)
+    for file in files:
+        file.read()  # what cannot be read is told before the minutes that tracing takes
     asked = asked_for(check, verify, tolerance, max_drop, threads)
     if not asked.images and verify is None:
         asked = replace(asked, images=tuple(spread(files, COMPARED)))

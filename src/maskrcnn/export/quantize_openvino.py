@@ -81,7 +81,8 @@ class Graph:
             raise OSError(str(error).splitlines()[-1]) from error
 
     def _read(self) -> openvino.Model:
-        return openvino.Core().read_model(self.path)
+        # Reading an ONNX Loop leaves nodes behind that nothing uses and NNCF trips over; a copy has none.
+        return openvino.Core().read_model(self.path).clone()
 
 
 def _node(op: Any) -> Node:
