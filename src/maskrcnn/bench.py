@@ -102,9 +102,9 @@ class _Entrant:
 
     def open(self) -> None:
         """Start its process and open the model there."""
-        from maskrcnn.predict import model_path
+        from maskrcnn.predict import file_for
 
-        path = model_path(self.setting.model)
+        path = file_for(self.setting.model, self.setting.engine)
         start = perf_counter()
         self.child = self.stack.enter_context(_Child(self.setting.model, self.said))
         done = self.child.ask("open", {"setting": asdict(self.setting), "path": os.fsdecode(path)})

@@ -14,11 +14,12 @@ from maskrcnn.export.gate import Asked, Gated
 from maskrcnn.spec import Check
 
 Fixed = pytest.MonkeyPatch
+ON = "6 drawn images"
 
 
 def gated(**values: object) -> Gated:
-    check = Check(images=6, matched=59, box_px=0.00312, score=1.6e-6, mask_pixels=0.9999812)
-    return Gated(**{"path": Path("m.onnx"), "check": check, "on": "6 drawn images", **values})  # type: ignore[arg-type]
+    check = Check(images=6, matched=59, box_px=0.00312, score=1.6e-6, mask_pixels=0.9999812, on=ON)
+    return Gated(**{"path": Path("m.onnx"), "check": check, **values})  # type: ignore[arg-type]
 
 
 def test_a_check_that_passed_is_one_line() -> None:
@@ -27,14 +28,14 @@ def test_a_check_that_passed_is_one_line() -> None:
         "agree on 99.998 % of pixels"
     )
     precision = (("bbox/AP", 0.7134, 0.713), ("segm/AP", 0.5, 0.49))
-    found = gated(
-        check=Check(images=2, matched=3, missed=1, precision=precision), stages=(("p2", 0.02), ("res2", 0.01))
-    )
+    stages = (("p2", 0.02), ("res2", 0.01))
+    found = gated(check=Check(images=2, matched=3, missed=1, precision=precision, on=ON, stages=stages))
     assert passed_in_words(found) == (
         "checked on 6 drawn images: 3 of 4 detections, boxes within 0 px, scores within 0, masks agree on "
         "100 % of pixels, bbox AP 71.3 -> 71.3, segm AP 50.0 -> 49.0, stages within 0.02 (`p2`)"
     )
-    assert passed_in_words(gated(check=Check(images=6))) == "checked on 6 drawn images: nothing was found"
+    nothing = gated(check=Check(images=6, on=ON))
+    assert passed_in_words(nothing) == "checked on 6 drawn images: nothing was found"
 
 
 def returned(found: Gated, monkeypatch: Fixed) -> None:
@@ -57,12 +58,13 @@ def test_a_rejected_file_is_an_error_with_the_command_that_shows_it(
 
 
 def test_the_report_is_printed_as_json(monkeypatch: Fixed, capsys: pytest.CaptureFixture[str]) -> None:
-    returned(gated(stages=(("p2", 0.5),)), monkeypatch)
+    returned(gated(check=Check(6, 59, on=ON, stages=(("p2", 0.5),))), monkeypatch)
     write_checked("example", Path("m.onnx"), lambda path: None, Asked(), as_json=True)
     told = json.loads(capsys.readouterr().out)
-    assert (told["passed"], told["file"], told["stages"], told["check"]["matched"]) == (
+    assert (told["passed"], told["file"], told["on"], told["stages"], told["check"]["matched"]) == (
         True,
         "m.onnx",
+        ON,
         {"p2": 0.5},
         59,
     )
@@ -71,7 +73,7 @@ def test_the_report_is_printed_as_json(monkeypatch: Fixed, capsys: pytest.Captur
 def test_images_in_which_nothing_is_found_are_said_to_say_little(
     monkeypatch: Fixed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    returned(gated(check=Check(images=6)), monkeypatch)
+    returned(gated(check=Check(images=6, on=ON)), monkeypatch)
     write_checked("example", Path("m.onnx"), lambda path: None, Asked())
     assert "note: nothing was found in the images of the check; --check IMAGES" in capsys.readouterr().err
 

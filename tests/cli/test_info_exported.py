@@ -54,3 +54,13 @@ def test_size_and_sum_are_of_both_files_of_openvino(run: Run, tmp_path: Path) ->
     found = json.loads(run("info", path, "--json").out)
     assert (found["bytes"], found["sha256"]) == (len(both), hashlib.sha256(both).hexdigest())
     assert found["parameters"] > 0
+
+
+def test_it_says_on_which_images_the_check_was_made_and_how_far_stages_were_apart(
+    run: Run, tmp_path: Path
+) -> None:
+    check = replace(CHECK, on="3 images and 3 drawn ones", stages=(("res2", 0.0), ("p2", 1.23e-5)))
+    path = TINY["write_onnx"](tmp_path / "tiny.onnx", TINY["spec"](check=check))
+    printed = run("info", path).out
+    assert "checked: 41 of 42 detections in 3 images and 3 drawn ones, boxes" in printed
+    assert "stages, as shares of their largest values: res2 0, p2 1.2e-05" in printed

@@ -44,14 +44,14 @@ def files(out: Path) -> list[str]:
 
 def test_what_is_the_same_gets_its_name_and_the_report_inside(model: Path, out: Path) -> None:
     gated = write_checked(model, out, write_graph, ONE)
-    assert (gated.passed, gated.path, gated.on) == (True, out, "6 drawn images")
+    assert (gated.passed, gated.path, gated.check.on) == (True, out, "6 drawn images")
     assert files(out) == ["copy.onnx"]
     exported = stored_spec(out).exported
     assert exported is not None
     # Four objects in the landscape, the portrait, the small and the crowded image, in the landscape once
     # more, and in a batch of two.
-    assert exported.check == gated.check == Check(images=6, matched=28)
-    assert dict(gated.stages) == {"input": 0.0, "stem": 0.0, "masks": 0.0}
+    stages = (("input", 0.0), ("stem", 0.0), ("masks", 0.0))
+    assert exported.check == gated.check == Check(images=6, matched=28, on="6 drawn images", stages=stages)
     assert replace(stored_spec(out), exported=Exported()) == description()
 
 
@@ -150,7 +150,7 @@ def test_photographs_take_the_place_of_the_drawn_scenes_and_the_hard_cases_stay(
     cv2.imwrite(str(photograph), drawn_scenes()[1].load())
     asked = Asked(tuple(find_images([photograph])), threads=1)
     gated = write_checked(model, out, lambda path: write_graph(path, moved=3), asked)
-    assert (gated.on, gated.check.images) == ("1 image and 3 drawn ones", 4)
+    assert (gated.check.on, gated.check.images) == ("1 image and 3 drawn ones", 4)
     assert gated.fault.endswith("(street.png)")
     assert gated.shows == str(photograph)
     assert files(out) == ["copy.onnx.rejected"]
@@ -186,7 +186,7 @@ def test_average_precision_is_measured_before_and_after(model: Path, out: Path, 
     told: list[str] = []
     asked = Asked(verify=annotated, threads=1)
     gated = write_checked(model, out, write_graph, asked, lambda what, done, total: told.append(what))
-    assert gated.on == "5 images and 3 drawn ones"
+    assert gated.check.on == "5 images and 3 drawn ones"
     precision = {name: (before, after) for name, before, after in gated.check.precision}
     assert precision["bbox/AP"] == pytest.approx((1.0, 1.0))
     assert precision["segm/AP"][0] == precision["segm/AP"][1] > 0.1
@@ -223,7 +223,7 @@ def test_an_openvino_network_is_two_files_and_keeps_the_report(model: Path, out:
     exported = stored_spec(out).exported
     assert exported is not None
     assert exported.check == gated.check
-    assert dict(gated.stages)["stem"] == 0
+    assert dict(gated.check.stages)["stem"] == 0
     assert open_model(out, "cpu", threads=1).spec.exported == exported
     gated = write_checked(model, out, lambda path: convert(path, gain=1.5), ONE)
     assert "at stage `stem`" in gated.fault

@@ -137,10 +137,10 @@ def test_an_exported_network_tells_the_stages_of_its_neck_and_a_changed_weight_i
 
     gated = write_checked(source, tmp_path / "same.onnx", lambda path: write(path, 0), Asked(threads=1))
     assert gated.fault == ""
-    assert [name for name, _ in gated.stages] == [
+    assert [name for name, _ in gated.check.stages] == [
         *("input", "normalised", "stem", "res2", "res3", "res4", "objectness", "deltas"),
         *("box_pool", "class_logits", "box_deltas", "mask_pool", "masks"),
     ]
-    assert max(share for _, share in gated.stages) < 1e-4
+    assert max(share for _, share in gated.check.stages) < 1e-4
     gated = write_checked(source, tmp_path / "other.onnx", lambda path: write(path, 0.1), Asked(threads=1))
     assert "at stage `res3`, " in gated.fault

@@ -58,6 +58,12 @@ def write_checked(
 
     with watching() as watch:
         gated = gate.write_checked(model, out, write, asked, watch)
+    tell(model, out, gated, as_json)
+    return gated
+
+
+def tell(model: str | Path, out: Path, gated: "Gated", as_json: bool = False) -> None:
+    """What a check found. Ends the program with 1 if it rejected the file that was to be `out`."""
     if as_json:
         print(json.dumps(as_values(gated), indent=2, allow_nan=False))
     elif gated.passed:
@@ -69,18 +75,19 @@ def write_checked(
     if not gated.passed:
         tell_rejected(model, out, gated)
         raise typer.Exit(1)
-    return gated
 
 
 def as_values(gated: "Gated") -> dict[str, Any]:
     """For --json."""
+    check = asdict(gated.check)
+    on, stages = check.pop("on"), dict(check.pop("stages"))
     return {
         "file": str(gated.path),
         "passed": gated.passed,
         "fault": gated.fault,
-        "on": gated.on,
-        "check": asdict(gated.check),
-        "stages": dict(gated.stages),
+        "on": on,
+        "check": check,
+        "stages": stages,
     }
 
 
@@ -98,10 +105,10 @@ def passed_in_words(gated: "Gated") -> str:
             f"masks agree on {_percent(check.mask_pixels)} % of pixels",
         ]
     parts += [f"{_metric(name)} {100 * a:.1f} -> {100 * b:.1f}" for name, a, b in check.precision]
-    if gated.stages:
-        value, name = max((value, name) for name, value in gated.stages)
+    if check.stages:
+        value, name = max((value, name) for name, value in check.stages)
         parts.append(f"stages within {number(value)} (`{name}`)")
-    return f"checked on {gated.on}: {', '.join(parts) or 'nothing was found'}"
+    return f"checked on {check.on}: {', '.join(parts) or 'nothing was found'}"
 
 
 def tell_rejected(model: str | Path, out: Path, gated: "Gated") -> None:

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 import maskrcnn
 from maskrcnn.cli.bench import bench
+from maskrcnn.cli.bins import app as bins
 from maskrcnn.cli.compare import compare
 from maskrcnn.cli.convert import convert
 from maskrcnn.cli.data import app as data
@@ -40,6 +41,8 @@ EXTRA_OF = {
     "openvino": "openvino",
     "onnxruntime": "onnx",
 }
+# What typer finds wrong with a command line; only this kind of it has a public name.
+WrongLine: Any = typer.BadParameter.__mro__[1]
 DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -50,6 +53,11 @@ class Verbs(TyperGroup):
         """Run the verb of a parsed command line."""
         try:
             return super().invoke(ctx)
+        except WrongLine as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            print_error(line_in_words(error))
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
@@ -84,6 +92,7 @@ app.command()(export)
 app.command()(quantize)
 app.command()(bench)
 app.add_typer(data, name="data")
+app.add_typer(bins, name="bins")
 app.command()(zoo)
 
 
@@ -111,6 +120,12 @@ def main() -> None:
         os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     WATCH.set(Terminal())
     app(prog_name="maskrcnn")
+
+
+def line_in_words(error: Any) -> UserError:
+    """What typer says of a command line, as a sentence and a hint."""
+    path = error.ctx.command_path if error.ctx else "maskrcnn"
+    return UserError(error.format_message().rstrip("."), hint=f"`{path} --help` lists what it takes")
 
 
 def in_words(error: Exception) -> UserError | None:

@@ -49,17 +49,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Gated:
-    """What became of a file. path: where it is; of a rejected one OUT.rejected. on: the images in words.
+    """What became of a file. path: where it is; of a rejected one OUT.rejected. check: as it is stored in it.
 
-    stages: name and difference, as a share of the stage's largest value, on the first image; empty where the
-    engine tells none. fault: from what it differs and in what, "" if it was not rejected.
-    shows: an image file on which the fault shows, "" where there is none.
+    fault: from what it differs and in what, "" if it was not rejected. shows: an image file on which that
+    shows, "" where there is none.
     """
 
     path: Path
     check: Check
-    on: str
-    stages: tuple[tuple[str, float], ...] = ()
     fault: str = ""
     shows: str = ""
 
@@ -90,17 +87,17 @@ def write_checked(
         file = folder / out.name
         write(file)
         found = _checked(model_path(model), file, scenes, annotated, asked, watch)
+        found = replace(found, check=replace(found.check, on=on))
         _store(file, found)
         path = settle(folder, out, rejected=not found.passed)
     shows = _shown_on(found.scene, path) if found.scene else ""
     fault = found.fault and f"differs from {shown(model)} {found.fault}"
-    return Gated(path, found.check, on, found.stages, fault, shows)
+    return Gated(path, found.check, fault, shows)
 
 
 @dataclass(frozen=True)
 class _Found:
     check: Check
-    stages: tuple[tuple[str, float], ...] = ()
     fault: str = ""
     scene: Scene | None = None
 
@@ -176,14 +173,14 @@ def _checked(
     stages = _stages((truth, model), (graph, file), open_one, scene, limits)
     first = _first_beyond(stages, outcome.passed) if limits.stage is not None else None
     fault = f"at stage `{first.name}`, {_figure(first)}" if first else outcome.fault
-    found = _Found(outcome.check, _relative(stages), fault)
+    found = _Found(replace(outcome.check, stages=_relative(stages)), fault)
     if fault:
         return replace(found, scene=scene if first else outcome.scene)
     if annotated is None:
         return found
     precision = _measured(truth, graph, annotated, watch)
     return replace(
-        found, check=replace(outcome.check, precision=precision), fault=_drop(precision, limits.drop)
+        found, check=replace(found.check, precision=precision), fault=_drop(precision, limits.drop)
     )
 
 

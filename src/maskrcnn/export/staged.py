@@ -41,15 +41,21 @@ class StagedGraph:
         exported = self.spec.exported
         assert exported is not None
         together = exported.batch or 1
-        planes = np.repeat(np.ascontiguousarray(image, exported.image), together, axis=0)
-        found = self._session({"image": planes, "size": np.repeat(size, together, axis=0)})
+        contract = getattr(self._backend, "contract", None)  # of a graph for another tool, image by image
+        if contract is None:
+            planes = np.repeat(np.ascontiguousarray(image, exported.image), together, axis=0)
+            found = self._session({"image": planes, "size": np.repeat(size, together, axis=0)})
+            rows = [found[name] for name in OUTPUTS]
+        else:
+            found = self._session(contract.feed(self.spec, image, size))
+            rows = contract.read(self.spec, found, size)
         # Rows of all images lie one after the other, those of the first in front.
         values = {
             name.removeprefix(PREFIX): value[: len(value) // together]
             for name, value in found.items()
             if name.startswith(PREFIX)
         }
-        boxes, scores, labels, masks = (found[name][:1] for name in OUTPUTS)
+        boxes, scores, labels, masks = (row[:1] for row in rows)
         count = int((scores > 0).sum())
         values |= {"detections.boxes": boxes, "detections.scores": scores, "detections.labels": labels}
         values["masks"] = masks[:, :count]
