@@ -1,9 +1,8 @@
 """A run whose data and folder are in a store: fetched at its start, sent at each checkpoint and the end."""
 
 import json
-import os
-import signal
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.storage import Mirror
 from maskrcnn.training import keeping, loop
 from maskrcnn.training.checkpoint import load_checkpoint
-from maskrcnn.training.keeping import stopped_in_order, with_local_copies
+from maskrcnn.training.keeping import with_local_copies
 from maskrcnn.training.run_file import RunFile
 
 SMALL = (
@@ -159,12 +158,23 @@ def test_ctrl_c_sends_the_checkpoint_that_it_makes(
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 3
 
 
-def test_a_request_to_end_is_taken_like_ctrl_c() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), stopped_in_order():
+REQUESTED = """
+import os, signal, sys, time
+from maskrcnn.training.keeping import stopped_in_order
+
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with stopped_in_order():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
-    assert signal.getsignal(signal.SIGTERM) is before
+except KeyboardInterrupt:
+    sys.exit(0 if signal.getsignal(signal.SIGTERM) is before else 4)
+sys.exit(3)
+"""
+
+
+def test_a_request_to_end_is_taken_like_ctrl_c() -> None:
+    assert subprocess.run([sys.executable, "-c", REQUESTED], check=False).returncode == 0
 
 
 def test_a_network_without_names_there_is_refused_before_the_first_step(bucket: Any, tmp_path: Path) -> None:
