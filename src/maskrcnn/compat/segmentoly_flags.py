@@ -1,9 +1,10 @@
 """What the demo and the test of segmentoly share: their flags, the model that these mean, and our verbs."""
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from maskrcnn.compat.verbs import note, run_verb
 from maskrcnn.errors import UserError
@@ -89,6 +90,13 @@ def model_of(found: argparse.Namespace) -> Model:
     if found.show_pc:
         note(f"--show_pc: `maskrcnn bench {graph} --layers` shows the time of each layer")
     return replace(model, graph=graph)
+
+
+def run_prepared(model: Model, commands: Callable[[str], Iterable[Sequence[str]]]) -> None:
+    """Our verbs on a model; commands: name of its file -> what to run."""
+    with TemporaryDirectory(prefix="maskrcnn-segmentoly-") as folder:
+        for words in commands(prepared(model, Path(folder))):
+            run_verb(words)
 
 
 def prepared(model: Model, folder: Path) -> str:

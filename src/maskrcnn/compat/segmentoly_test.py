@@ -8,16 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from maskrcnn.compat.segmentoly_flags import (
     Model,
     add_engines,
     add_model_flags,
     model_of,
-    prepared,
+    run_prepared,
 )
-from maskrcnn.compat.verbs import fail, run_verb
+from maskrcnn.compat.verbs import fail
 from maskrcnn.errors import UserError
 
 DATA = Path("data/coco")
@@ -40,10 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure; exit code 1 where a limit of --at-least is missed, 2 where the user must change something."""
     try:
         asked = read_arguments(sys.argv[1:] if arguments is None else arguments)
-        with TemporaryDirectory(prefix="maskrcnn-segmentoly-") as folder:
-            model = prepared(asked.model, Path(folder))
-            for words in commands(asked, model):
-                run_verb(words)
+        run_prepared(asked.model, lambda model: commands(asked, model))
     except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
         fail(error)
 
