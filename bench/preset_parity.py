@@ -18,7 +18,7 @@ import torch
 from calibrated import photograph_like
 from torch import Tensor, nn
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import BoxHeadConfig, ModelConfig
 from maskrcnn.detections import Raw
 from maskrcnn.export.form import Form
 from maskrcnn.export.onnx import export_onnx
@@ -41,6 +41,7 @@ SPREADS = {
 }
 DETECTIONS = 50
 LIMITS = (0.01, 1e-5, 0.9999)
+LEAST = BoxHeadConfig().score_over + LIMITS[1]
 # The deviation of a few cells is small and is divided by: float32 in torch is 2e-5 from float64 there.
 GROUP_NORM_SCORE = 2e-4
 
@@ -86,7 +87,8 @@ def distance(model: Backend, other: Backend, count: int) -> tuple[int, int, floa
     """Detections, those that only one side has, and of the others the largest distance of a box and of a
     score and the share of mask pixels that agree.
 
-    The same detection is the nearest of its class, for equal scores may change places, within a pixel.
+    The same detection is the nearest of its class, for equal scores may change places, within a pixel. One
+    that only one side has counts unless its score is at the least that a model returns.
     """
     image = scenes(count)
     size = np.array([SIZE, (SIZE[0] - 9, SIZE[1] - 20)])[:count]
@@ -97,8 +99,8 @@ def distance(model: Backend, other: Backend, count: int) -> tuple[int, int, floa
         apart = np.abs(a.boxes[row][real, None] - b.boxes[row][theirs]).max(2)
         apart[a.labels[row][real, None] != b.labels[row][theirs]] = np.inf
         found, nearest = apart.min(1) < 1, theirs[apart.argmin(1)]
-        pairs = len(set(nearest[found]))
-        missed += len(real) + len(theirs) - 2 * pairs
+        alone = [a.scores[row][real[~found]], b.scores[row][np.setdiff1d(theirs, nearest[found])]]
+        missed += sum(int((scores > LEAST).sum()) for scores in alone)
         mine, other_rows = real[found], nearest[found]
         px.append(apart.min(1)[found].max(initial=0))
         off.append(np.abs(a.scores[row][mine] - b.scores[row][other_rows]).max(initial=0))
