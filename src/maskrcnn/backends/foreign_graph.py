@@ -74,6 +74,18 @@ class ForeignGraph:
         return self.contract.read(self.spec, self.session(self.contract.feed(self.spec, image, size)), size)
 
 
+def filled(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.ndarray, rows: int) -> Raw:
+    """boxes (N, 4), scores (N,), labels (N,), masks (N, M, M) of one image -> Raw, zero after the N of its
+    D rows.
+    """
+    parts = []
+    for values, dtype in ((boxes, np.float32), (scores, np.float32), (labels, np.int64), (masks, np.float32)):
+        part = np.zeros((1, rows, *values.shape[1:]), dtype)
+        part[0, : len(values)] = values
+        parts.append(part)
+    return Raw(*parts)
+
+
 def open_foreign(
     path: Path, spec: Spec | None, session: Session, interface: Interface, runs_on: str
 ) -> ForeignGraph:

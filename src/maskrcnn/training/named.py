@@ -1,7 +1,7 @@
 """Trainings that have names, for `maskrcnn train --preset`: what a run begins with."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from maskrcnn.data.augment import Augment
@@ -25,51 +25,44 @@ _LIGHT = (
     "preprocess.long=480",
 )
 
+# Its defaults, which are those of Detectron's 1x: 8 passes over COCO.
+_TRAINING = Training(
+    steps=90_000,
+    batch=16,
+    learning_rate=0.02,
+    base_batch=16,
+    schedule="steps",
+    milestones=(60 / 90, 80 / 90),
+    warm_up=1000,
+    warm_up_from=0.33,
+    clip=0.0,
+    average=0.0,
+    precision="fp32",
+    freeze_at=2,
+    augment=Augment(flip=0.0),
+    threads=4,
+    save_every=10_000,
+    evaluate_every=10_000,
+)
+
 PRESETS: dict[str, RunFile] = {
-    # Its defaults, which are those of Detectron's 1x: 8 passes over COCO.
     "segmentoly": RunFile(
-        settings=(*_DETECTRON, "preprocess.short=800", "preprocess.long=1333"),
-        training=Training(
-            steps=90_000,
-            batch=16,
-            learning_rate=0.02,
-            base_batch=16,
-            schedule="steps",
-            milestones=(60 / 90, 80 / 90),
-            warm_up=1000,
-            warm_up_from=0.33,
-            clip=0.0,
-            average=0.0,
-            precision="fp32",
-            freeze_at=2,
-            augment=Augment(flip=0.0),
-            threads=4,
-            save_every=10_000,
-            evaluate_every=10_000,
-        ),
+        settings=(*_DETECTRON, "preprocess.short=800", "preprocess.long=1333"), training=_TRAINING
     ),
     # Its light network for 480 x 480.
     "segmentoly-0050": RunFile(
         model="scratch:r50-fpn-light",
         settings=(*_DETECTRON, *_LIGHT),
-        training=Training(
+        training=replace(
+            _TRAINING,
             steps=270_000,
             batch=32,
-            learning_rate=0.02,
             base_batch=32,
-            schedule="steps",
             milestones=(220 / 270, 250 / 270),
-            warm_up=1000,
-            warm_up_from=0.33,
-            clip=0.0,
-            average=0.0,
-            precision="fp32",
+            freeze_at=Training().freeze_at,
             shorts=((416, 448, 480, 512, 544),),
             augment=Augment(flip=0.5),
-            threads=4,
             log_every=50,
-            save_every=10_000,
-            evaluate_every=10_000,
         ),
     ),
 }

@@ -11,7 +11,7 @@ import numpy as np
 from maskrcnn import presets
 from maskrcnn.backends.contracts.class_count import class_count
 from maskrcnn.backends.contracts.pasted import cropped, probabilities
-from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface
+from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface, filled
 from maskrcnn.config import ModelConfig
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
@@ -86,11 +86,13 @@ def read(spec: Spec, arrays: Arrays, size: np.ndarray) -> Raw:
     ]
     height, width = (int(side) for side in size[0])
     if masks.shape[2] < height or masks.shape[3] < width:
-        return _filled(boxes, scores, labels, [probabilities(mask) for mask in found], most, masks.shape[3])
+        return filled(
+            boxes, scores, labels, _stacked([probabilities(m) for m in found], masks.shape[3]), most
+        )
     # The graph clips to its input, which may be larger than the image in it.
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     crops = [cropped(mask, box, PASTED_SIDE) for mask, box in zip(found, boxes, strict=True)]
-    return _filled(boxes, scores, labels, crops, most, PASTED_SIDE)
+    return filled(boxes, scores, labels, _stacked(crops, PASTED_SIDE), most)
 
 
 def _by_row(masks: np.ndarray, count: int) -> np.ndarray:
@@ -105,21 +107,9 @@ def _by_row(masks: np.ndarray, count: int) -> np.ndarray:
     return masks.reshape(count, -1, height, width)
 
 
-def _filled(
-    boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, crops: list[np.ndarray], most: int, side: int
-) -> Raw:
-    """The rows of one image, and empty ones up to D."""
-    raw = Raw(
-        np.zeros((1, most, 4), np.float32),
-        np.zeros((1, most), np.float32),
-        np.zeros((1, most), np.int64),
-        np.zeros((1, most, side, side), np.float32),
-    )
-    count = len(scores)
-    raw.boxes[0, :count], raw.scores[0, :count], raw.labels[0, :count] = boxes, scores, labels
-    for row, crop in enumerate(crops):
-        raw.masks[0, row] = crop
-    return raw
+def _stacked(crops: list[np.ndarray], side: int) -> np.ndarray:
+    """N x (M, M) -> (N, M, M), of none as well."""
+    return np.stack(crops) if crops else np.zeros((0, side, side), np.float32)
 
 
 CONTRACT = Contract("mmdetection", fits, describe, feed, read)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface
+from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface, filled
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec
@@ -45,20 +45,9 @@ def read(spec: Spec, arrays: Arrays, size: np.ndarray) -> Raw:
     """boxes (N, 4) in the window, classes (N,) from 1 on, scores (N,), raw_masks (N, K + 1, M, M) -> Raw of
     one image.
     """
-    count, masks = len(arrays["scores"]), arrays["raw_masks"]
-    rows, side = spec.model.box_head.detections, masks.shape[-1]
-    raw = Raw(
-        np.zeros((1, rows, 4), np.float32),
-        np.zeros((1, rows), np.float32),
-        np.zeros((1, rows), np.int64),
-        np.zeros((1, rows, side, side), np.float32),
-    )
     classes = arrays["classes"].astype(np.int64)
-    raw.boxes[0, :count] = arrays["boxes"]
-    raw.scores[0, :count] = arrays["scores"]
-    raw.labels[0, :count] = classes - 1
-    raw.masks[0, :count] = masks[np.arange(count), classes]
-    return raw
+    masks = arrays["raw_masks"][np.arange(len(classes)), classes]
+    return filled(arrays["boxes"], arrays["scores"], classes - 1, masks, spec.model.box_head.detections)
 
 
 CONTRACT = Contract("model-api", fits, describe, feed, read)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from maskrcnn import presets
-from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface
+from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface, filled
 from maskrcnn.config import BoxHeadConfig, ModelConfig
 from maskrcnn.detections import Raw
 from maskrcnn.host.normalise import normalised
@@ -102,19 +102,8 @@ def _read(spec: Spec, found: Arrays, size: np.ndarray) -> Raw:
     masks = found[MASKS][rows]
     if masks.ndim == 4:
         masks = masks[np.arange(len(rows)), classes[rows]]
-    return Raw(
-        _filled(found[BOXES].reshape(-1, 4)[rows], spec, np.float32),
-        _filled(scores[rows], spec, np.float32),
-        _filled(classes[rows] - 1, spec, np.int64),
-        _filled(masks, spec, np.float32),
-    )
-
-
-def _filled(values: np.ndarray, spec: Spec, dtype: type) -> np.ndarray:
-    """values (n, ...) -> (1, D, ...), zero after the n."""
-    filled = np.zeros((1, spec.model.box_head.detections, *values.shape[1:]), dtype)
-    filled[0, : len(values)] = values
-    return filled
+    boxes = found[BOXES].reshape(-1, 4)[rows]
+    return filled(boxes, scores[rows], classes[rows] - 1, masks, spec.model.box_head.detections)
 
 
 CONTRACT = Contract("segmentoly", _fits, _describe, _feed, _read)
