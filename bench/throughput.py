@@ -10,9 +10,9 @@ import json
 import sys
 from typing import Any
 
-from maskrcnn.bench import measure
+from maskrcnn.bench.measure import measure
+from maskrcnn.bench.timing import Measured, Setting
 from maskrcnn.images import find_images
-from maskrcnn.timing import Measured, Setting
 
 HEAD = ("model", "batch", "streams", "images/s", "CPU ms an image", "p50 ms a run", "memory MB")
 

@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backends": {"host", "model", "ops", "weights"},
     "training": {"model", "ops", "data", "evaluation", "weights", "backends"},
     "export": {"model", "ops", "host", "backends", "data", "evaluation", "weights"},
+    "bench": {"backends"},
 }
 PATTERN_NAMES = re.compile(
     r"^(do|process)_|(Manager|Handler|Helper|Processor|Utils?|Base|Common|Core)$|^(utils?|misc|helpers?|common|core)$"

@@ -8,9 +8,9 @@ import pytest
 from commands import Run as Command
 from PIL import Image
 
+from maskrcnn.bench.machine import Machine
+from maskrcnn.bench.timing import Failure, Layer, Measured, Opened, Report, Round, Run, Setting
 from maskrcnn.cli.bench import divided, lines, number, table
-from maskrcnn.machine import Machine
-from maskrcnn.timing import Failure, Layer, Measured, Opened, Report, Round, Run, Setting
 
 IDLE = Machine("Z80", 2, 0.1, "CP/M", "3.13.0")
 MODEL = Path(__file__).parents[2] / "src" / "maskrcnn" / "example.safetensors"
@@ -38,7 +38,7 @@ def report(*milliseconds: float, failed: int = 0, **setting: object) -> Report:
 def measures(monkeypatch: pytest.MonkeyPatch) -> list[Report]:
     """What the next measurement finds, at the end; settings and files that were asked for come before it."""
     told: list[Report] = []
-    monkeypatch.setattr("maskrcnn.bench.measure", lambda *_: told[-1])
+    monkeypatch.setattr("maskrcnn.bench.measure.measure", lambda *_: told[-1])
     return told
 
 
@@ -95,7 +95,7 @@ def test_bench_measures_every_model_with_every_setting(run: Command, monkeypatch
         asked.extend([settings, *others[:4]])
         return report(100)
 
-    monkeypatch.setattr("maskrcnn.bench.measure", measure)
+    monkeypatch.setattr("maskrcnn.bench.measure.measure", measure)
     done = run(
         "bench", "example", "b.onnx", "--batch", "1,4", "--streams", "2", "--threads", "1", "--loop", 9
     )

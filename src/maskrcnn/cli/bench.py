@@ -14,7 +14,7 @@ from maskrcnn.cli.network import Offline
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
-    from maskrcnn.timing import Measured, Report, Setting, Stage
+    from maskrcnn.bench.timing import Measured, Report, Setting, Stage
 
 # Rows that a person is shown; --json has all.
 MOST_LAYERS = 15
@@ -66,8 +66,8 @@ def bench(
     """Measure latency, throughput, memory, start-up and stages of models, in turns and side by side."""
     import json
 
-    from maskrcnn.bench import measure
-    from maskrcnn.timing import Setting
+    from maskrcnn.bench.measure import measure
+    from maskrcnn.bench.timing import Setting
 
     models, sources = divided(words)
     some = [_numbers("--batch", batch), _numbers("--threads", threads), _numbers("--streams", streams)]
@@ -85,7 +85,7 @@ def bench(
         raise UserError(report.failed[0].message, hint=report.failed[0].hint)
     if report.models:
         if plot is not None:
-            from maskrcnn.speed_plot import write_plot
+            from maskrcnn.bench.plot import write_plot
 
             write_plot(report, plot)
         print(json.dumps(report.to_json()) if as_json else "\n".join(lines(report)))
@@ -148,11 +148,11 @@ def _refuse_what_cannot_work(
         )
         raise UserError(f"--metric-result: {words}", hint="run it by itself, with one model")
     if plot is not None:
-        from maskrcnn.speed_plot import check_plot_name
+        from maskrcnn.bench.plot import check_plot_name
 
         check_plot_name(plot)
     if layers:
-        from maskrcnn.layer_times import told_by
+        from maskrcnn.bench.layer_times import told_by
 
         for setting in settings:
             named = setting.model == "example" or setting.model.startswith("zoo:")

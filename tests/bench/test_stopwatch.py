@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
+from maskrcnn.bench.stopwatch import Stopwatch, Trial, answer
+from maskrcnn.bench.timing import Setting
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
 from maskrcnn.predict import Predictor
 from maskrcnn.spec import Preprocess, Spec
-from maskrcnn.stopwatch import Stopwatch, Trial, answer
-from maskrcnn.timing import Setting
 
 FEW = 0.02  # seconds that the engine sleeps
 

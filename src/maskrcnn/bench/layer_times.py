@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from maskrcnn.bench.timing import Layer, Setting
 from maskrcnn.errors import UserError
-from maskrcnn.timing import Layer, Setting
 
 if TYPE_CHECKING:
     import numpy as np

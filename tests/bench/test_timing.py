@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from maskrcnn.machine import Machine
-from maskrcnn.timing import Failure, Measured, Opened, Report, Round, Run, Setting, labels, percentile
+from maskrcnn.bench.machine import Machine
+from maskrcnn.bench.timing import Failure, Measured, Opened, Report, Round, Run, Setting, labels, percentile
 
 OPENED = Opened(2.0, 0.5, 1.0, 0.25, {"numpy": "2.0"})
 MACHINE = Machine("Z80", 2, 0.1, "CP/M", "3.13.0")

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskrcnn.bench.layer_times import added, calls_of_profile, layer_times, slowest_first, told_by
+from maskrcnn.bench.timing import Layer, Setting
 from maskrcnn.errors import UserError
-from maskrcnn.layer_times import added, calls_of_profile, layer_times, slowest_first, told_by
 from maskrcnn.predict import open_model
-from maskrcnn.timing import Layer, Setting
 
 
 def test_calls_of_one_layer_are_added_up() -> None:
@@ -56,7 +56,7 @@ def test_kernels_inside_a_loops_body_are_part_of_the_loop() -> None:
 def test_a_graphs_convolution_is_told_once_a_run(tmp_path: Path, engine: str) -> None:
     pytest.importorskip(engine)
     pytest.importorskip("onnx")
-    tiny = runpy.run_path(str(Path(__file__).parent / "backends" / "tiny_graph.py"))
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "tiny_graph.py"))
     path = tiny["write_onnx"](tmp_path / "tiny.onnx", tiny["spec"]())
     backend = open_model(path, engine=engine).backend
     given = np.full((1, 3, 32, 64), 99, np.uint8), np.array([[32, 64]])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from maskrcnn.machine import Machine, imported_versions, peak_memory, this_machine
+from maskrcnn.bench.machine import Machine, imported_versions, peak_memory, this_machine
 
 IDLE = Machine("Z80", 4, 0.9, "CP/M", "3.13.0")
 

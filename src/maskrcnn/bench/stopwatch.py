@@ -1,6 +1,6 @@
 """Times one model in a process of its own, so that its memory and start-up are its own.
 
-`python -m maskrcnn.stopwatch` answers each line of JSON on standard input with one on standard output.
+`python -m maskrcnn.bench.stopwatch` answers each line of JSON on standard input with one on standard output.
 """
 
 import json
@@ -17,9 +17,9 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import IO, TYPE_CHECKING, Any
 
+from maskrcnn.bench.machine import imported_versions, peak_memory
+from maskrcnn.bench.timing import Layer, Round, Run, Setting
 from maskrcnn.errors import UserError
-from maskrcnn.machine import imported_versions, peak_memory
-from maskrcnn.timing import Layer, Round, Run, Setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +117,7 @@ class Trial:
 
     def layers(self, count: int) -> list[Layer]:
         """The layers of the network, slowest first, by the median of so many runs."""
-        from maskrcnn.layer_times import layer_times
+        from maskrcnn.bench.layer_times import layer_times
 
         image, size = self._input(self._decoded(0))
         return layer_times(self.path, self.predictor.backend, self.setting, (image, size), count)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from maskrcnn.bench.timing import Report
 from maskrcnn.errors import UserError
-from maskrcnn.timing import Report
 from maskrcnn.whole_file import shown, whole_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

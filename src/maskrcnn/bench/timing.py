@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Any
 
-from maskrcnn.machine import Machine
+from maskrcnn.bench.machine import Machine
 
 # In the order of their work; the network's own parts are told as `network.masks` and so on.
 STAGES = ("decode", "resize", "network", "masks", "draw")

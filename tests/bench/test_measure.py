@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrcnn.bench import measure, synthetic_picture
+from maskrcnn.bench.measure import measure, synthetic_picture
+from maskrcnn.bench.timing import Setting
 from maskrcnn.errors import UserError
 from maskrcnn.images import decode
-from maskrcnn.timing import Setting
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -24,7 +24,7 @@ pytest.importorskip("onnx")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A graph that finds one object in each image."""
-    tiny = runpy.run_path(str(Path(__file__).parent / "backends" / "tiny_graph.py"))
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / "backends" / "tiny_graph.py"))
     return str(tiny["write_onnx"](tmp_path_factory.mktemp("bench") / "tiny.onnx", tiny["spec"]()))
 
 
@@ -83,7 +83,7 @@ def test_a_process_that_dies_is_told_with_its_signal(
             os.kill(children[0].pid, signal.SIGKILL)
             children[0].wait()
 
-    monkeypatch.setattr("maskrcnn.bench.subprocess.Popen", Dies)
+    monkeypatch.setattr("maskrcnn.bench.measure.subprocess.Popen", Dies)
     report = measure([Setting(model)], [picture], loop=1, tell=kill_in_the_first_round)
     assert report.models == ()
     assert "process ended with signal SIGKILL" in report.failed[0].message
@@ -98,7 +98,7 @@ def test_what_a_dying_engine_said_last_is_told(
         return started([sys.executable, "-c", code], **settings)  # type: ignore[call-overload]
 
     started = subprocess.Popen
-    monkeypatch.setattr("maskrcnn.bench.subprocess.Popen", says_and_ends)
+    monkeypatch.setattr("maskrcnn.bench.measure.subprocess.Popen", says_and_ends)
     monkeypatch.delenv("MASKRCNN_DEBUG", raising=False)
     failure = measure([Setting(model)], [picture], loop=1).failed[0]
     assert "exit code 1 (no such instruction)" in failure.message
@@ -118,7 +118,7 @@ def test_no_process_is_left_when_a_measurement_is_interrupted(
         if words.startswith("warm-up"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("maskrcnn.bench.subprocess.Popen", noted)
+    monkeypatch.setattr("maskrcnn.bench.measure.subprocess.Popen", noted)
     with pytest.raises(KeyboardInterrupt):
         measure([Setting(model)], [picture], tell=interrupt)
     assert [child.poll() is not None for child in children] == [True]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn.bench.machine import Machine
+from maskrcnn.bench.plot import COLOURS, check_plot_name, plot, write_plot
+from maskrcnn.bench.timing import Measured, Opened, Report, Round, Run, Setting
 from maskrcnn.errors import UserError
-from maskrcnn.machine import Machine
-from maskrcnn.speed_plot import COLOURS, check_plot_name, plot, write_plot
-from maskrcnn.timing import Measured, Opened, Report, Round, Run, Setting
 
 MACHINE = Machine("Z80", 2, 0.1, "CP/M", "3.13.0")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
 
+from maskrcnn.bench.machine import this_machine
+from maskrcnn.bench.timing import Failure, Layer, Measured, Opened, Report, Round, Run, Setting
 from maskrcnn.errors import UserError
-from maskrcnn.machine import this_machine
-from maskrcnn.timing import Failure, Layer, Measured, Opened, Report, Round, Run, Setting
 
 # The runs of a model are spread over so many rounds: a slow moment of the machine then meets every model.
 ROUNDS = 5
@@ -156,7 +156,7 @@ def _still_in(
 
 
 class _Child:
-    """A process that answers as `maskrcnn.stopwatch` does; it ends when its context is left.
+    """A process that answers as `maskrcnn.bench.stopwatch` does; it ends when its context is left.
 
     model: its name in errors. said: a file for what engines print.
     """
@@ -165,7 +165,7 @@ class _Child:
         self.model, self.said = model, said
         # -P: a file of the working folder must not be taken for a module.
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "maskrcnn.stopwatch"],
+            [sys.executable, "-P", "-m", "maskrcnn.bench.stopwatch"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("MASKRCNN_DEBUG") else said,

@@ -1,0 +1,1 @@
+"""How fast models are: measured in turns, each in a process of its own."""
