@@ -144,6 +144,14 @@ def test_in_an_even_image_only_sure_detections_count() -> None:
     assert "4 only in the file" in sure.fault
 
 
+def test_in_few_bits_none_count_where_there_is_nothing_to_see_but_rows_must_be_sane() -> None:
+    def sure(raw: Raw, run: int) -> Raw:
+        return raw._replace(scores=np.maximum(raw.scores, 0.9))
+
+    assert found(sure, NEAR, hard_cases()[:2]).passed
+    assert "`boxes` is not finite" in found(with_part("boxes", put((0, 0), np.nan)), NEAR, hard_cases()).fault
+
+
 @pytest.mark.parametrize(
     ("part", "place", "value", "words"),
     [

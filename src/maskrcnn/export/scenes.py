@@ -31,7 +31,7 @@ class Scene:
 
     @property
     def even(self) -> bool:
-        """Whether most of its pixels are equal: then scores tie, and each engine breaks ties its own way."""
+        """Whether nearly all of its pixels are equal."""
         return self.kind in ("blank", "pixel")
 
 
