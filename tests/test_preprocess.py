@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn.config import ModelConfig
 from maskrcnn.errors import UserError
+from maskrcnn.host.normalise import normalised as fed_to_network
 from maskrcnn.preprocess import Geometry, batch, prepare, resized_size
 from maskrcnn.spec import Preprocess
 
@@ -125,6 +127,31 @@ def test_a_letterbox_is_centred_and_filled():
     assert planes[0, :, 5].tolist() == [114] * 10 + [7] * 20 + [114] * 10
     assert geometry.to_image([[0, 10, 40, 30]]).tolist() == [[0, 0, 20, 10]]
     assert batch([planes], rule)[1].tolist() == [[40, 40]]
+
+
+def test_a_letterbox_of_the_mean_colour_is_zero_after_normalisation():
+    mean = (103.53, 116.28, 123.675)
+    rule = Preprocess("letterbox", 40, 40, channels="bgr", pad_multiple=8, pad_value=mean)
+    planes, _ = prepare(np.full((10, 20, 3), (7, 8, 9), np.uint8), rule)
+    assert planes.dtype == np.float32
+    assert planes[:, 20, 20].tolist() == [9, 8, 7]
+    fed = fed_to_network(*batch([planes], rule), ModelConfig(mean=mean))
+    assert not fed[0, :, :10].any()
+    assert not fed[0, :, 30:].any()
+    assert fed[0, :, 10:30].all()
+
+
+def test_a_whole_number_of_each_channel_stays_bytes():
+    rule = Preprocess(resize="letterbox", short=40, long=40, pad_value=(124, 116, 104))
+    planes, _ = prepare(np.full((10, 20, 3), 7, np.uint8), rule)
+    assert planes.dtype == np.uint8
+    assert planes[:, 0, 0].tolist() == [124, 116, 104]
+
+
+@pytest.mark.parametrize("value", [-1, 256, (0, 0, 300), float("nan")])
+def test_a_fill_is_a_colour(value):
+    with pytest.raises(ValueError, match="must be 0 to 255"):
+        Preprocess(pad_value=value)
 
 
 def test_boxes_return_to_the_image_by_the_ratio_of_each_axis():

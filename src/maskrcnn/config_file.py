@@ -13,6 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from maskrcnn.errors import UserError
 
 T = TypeVar("T")
+# What pydantic adds to the path of a value that may be one number or three.
+KINDS = ("float", "tuple[float, float, float]")
 
 
 def read_strictly(kind: type[T], values: Any, place: str | Path) -> T:
@@ -65,7 +67,7 @@ def _assign(values: dict[str, Any], path: list[str], value: Any, place: str, kin
 
 
 def _sentence(kind: type, fault: Mapping[str, Any]) -> str:
-    path = [str(part) for part in fault["loc"]]
+    path = [str(part) for part in fault["loc"] if part not in KINDS]
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"unknown key `{'.'.join(path)}`{_did_you_mean(path[-1], _names_at(kind, path[:-1]))}"
     return f"`{'.'.join(path) or 'value'}` is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"

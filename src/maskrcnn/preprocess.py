@@ -66,7 +66,7 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> tuple[np.ndarray, Geom
     """image (H, W, 3) uint8 RGB -> planes (3, h, w) in the network's channel order, 0..255, and the way back.
 
     Planes are contiguous; uint8, or float32 where the filter does not round to whole values.
-    A letterbox is returned with its filling.
+    A letterbox is returned with its filling, float32 where that has fractions.
     """
     _check(image)
     height, width, _ = image.shape
@@ -77,7 +77,7 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> tuple[np.ndarray, Geom
     if preprocess.resize != "letterbox":
         return planes, Geometry((height, width), size_net, scale_net=scale)
     offset = ((preprocess.short - size_net[0]) // 2, (preprocess.long - size_net[1]) // 2)
-    window = np.full((3, preprocess.short, preprocess.long), preprocess.pad_value, planes.dtype)
+    window = _filled(preprocess, planes.dtype)
     window[:, offset[0] : offset[0] + size_net[0], offset[1] : offset[1] + size_net[1]] = planes
     return window, Geometry((height, width), size_net, offset, scale)
 
@@ -105,6 +105,15 @@ def padded_size(size_net: tuple[int, int], preprocess: Preprocess) -> tuple[int,
     if preprocess.resize == "fit_window" and preprocess.pad_to_window:
         return max(height, preprocess.short), max(width, preprocess.long)
     return height, width
+
+
+def _filled(preprocess: Preprocess, dtype: np.dtype) -> np.ndarray:
+    """A letterbox (3, short, long) without its image."""
+    whole = all(float(value).is_integer() for value in preprocess.fill)
+    window = np.empty((3, preprocess.short, preprocess.long), dtype if whole else np.float32)
+    for plane, value in zip(window, preprocess.fill, strict=True):
+        plane.fill(value)
+    return window
 
 
 def _check(image: np.ndarray) -> None:

@@ -36,7 +36,8 @@ class Preprocess:
     channels: order of the three planes of the network input.
     pad_multiple: the input is padded right and below to a multiple of it; 1 for none.
     pad_to_window: what `fit_window` makes is padded right and below to the whole window.
-    pad_value: what a letterbox is filled with, 0..255; other padding is zero after normalisation.
+    pad_value: what a letterbox is filled with, 0..255: one number, or one for each channel in the order of
+        `channels`; the network's own mean is zero after normalisation. Other padding is that always.
     """
 
     resize: Literal["shortest_edge", "fit_window", "letterbox", "stretch"] = "shortest_edge"
@@ -49,12 +50,20 @@ class Preprocess:
     channels: Literal["rgb", "bgr"] = "rgb"
     pad_multiple: int = 32
     pad_to_window: bool = False
-    pad_value: float = 0.0
+    pad_value: float | tuple[float, float, float] = 0.0
 
     def __post_init__(self) -> None:
         for name in ("short", "long", "pad_multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, and must be 1 or more")
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise ValueError(f"pad_value is {self.pad_value}, and must be 0 to 255")
+
+    @property
+    def fill(self) -> tuple[float, float, float]:
+        """`pad_value` of each channel."""
+        value = self.pad_value
+        return value if isinstance(value, tuple) else (value, value, value)
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Origin:
     tool_version: str = ""
 
 
-Contract = Literal["maskrcnn", "mmdetection", "segmentoly", "ascend", "model-api"]
+Contract = Literal["maskrcnn", "mmdetection", "segmentoly", "ascend", "model-api", "torchvision"]
 
 
 @dataclass(frozen=True)

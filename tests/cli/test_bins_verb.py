@@ -1,12 +1,16 @@
 """`maskrcnn bins`: what its verbs print, write and refuse; and the options of export that belong to it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from commands import Run
+
+from maskrcnn.backends.contracts.ascend import mmdetection_spec
 
 
 @pytest.fixture
@@ -130,9 +134,11 @@ def test_what_cannot_work_is_told_and_leaves_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_export_prints_the_line_of_ascends_compiler(
-    run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("resize", ["opencv", "torch"])
+def test_export_prints_the_lines_of_ascends_compiler(
+    run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize: Any
 ) -> None:
+    """Bytes are no choice where images are resized to fractions of them."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
 
@@ -140,16 +146,22 @@ def test_export_prints_the_line_of_ascends_compiler(
         out.write_bytes(bytes(1_000_000))
         return SimpleNamespace(path=out)
 
+    spec = mmdetection_spec()
+    spec = replace(spec, preprocess=replace(spec.preprocess, filter=resize))
+    monkeypatch.setattr("maskrcnn.stored_spec.stored_spec", lambda _: spec)
     monkeypatch.setattr("maskrcnn.cli.gate.write_checked", write_checked)
     monkeypatch.chdir(tmp_path)
     words = ["--contract", "ascend", "--size", "1216x1216", "--chip", "310P3"]
     ran = run("export", model_file, "m.onnx", *words)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.out == (
-        "-> m.onnx (1.0 MB)\n"
-        "atc --model=m.onnx --framework=5 --output=m --input_format=NCHW --input_shape=input:1,3,1216,1216 "
-        "--log=info --soc_version=Ascend310P3\n"
-    )
+    shape = "--input_format=NCHW --input_shape=input:1,3,1216,1216 --log=info --soc_version=Ascend310P3"
+    lines = ["-> m.onnx (1.0 MB)", f"atc --model=m.onnx --framework=5 --output=m {shape}"]
+    if resize == "opencv":
+        floats = lines[1].replace("--output=m ", "--output=m-bytes ")
+        lines.append(f"{floats} --insert_op_conf=m.aipp.cfg")
+        assert "    min_chn_0: 123.675\n" in (tmp_path / "m.aipp.cfg").read_text()
+    assert ran.out.splitlines() == lines
+    assert (tmp_path / "m.aipp.cfg").exists() == (resize == "opencv")
 
 
 @pytest.mark.parametrize(

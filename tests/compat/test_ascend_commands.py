@@ -1,5 +1,6 @@
 """`python -m maskrcnn.compat.ascend`: the scripts of Ascend's page with the flags of its command lines."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_without_output_nothing_is_saved_and_without_input_it_is_only_timed(
     main(
         ["ais_infer", "--model=m.om", "--input", "val2017_bin/000000000139.bin,val2017_bin/000000000285.bin"]
     )
+    assert "note: results are saved with --output FOLDER alone" in capsys.readouterr().err
     after = {path.name for path in place.iterdir()} - {path.name for path in before}
     assert after == {"val2017_bin", "val2017_bin.info", "val2017_bin.json"}
 
@@ -90,6 +92,30 @@ def test_flags_without_a_meaning_are_told_and_those_that_change_numbers_are_refu
         main(["ais_infer", "--model", "m.om", "--dymHW", "800,1216"])
     assert leaving.value.code == 2
     assert "error: --dymHW 800,1216: is for graphs of several sizes" in capsys.readouterr().err
+
+
+def test_ais_bench_leaves_its_summary_beside_the_results_and_they_are_measured(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preprocess()
+    asked = ["-m", "m.om", "-i", "val2017_bin", "-o", "result", "--output_dirname", "mine", "-l", "2"]
+    main(["ais_bench", *asked, "--divide_input", "1", "--thread", "2"])
+    told = capsys.readouterr()
+    assert "note: without meaning here: --divide_input, --thread" in told.err
+    assert "[INFO] throughput 1000*batchsize.mean(1)/NPU_compute_time.mean(" in told.out
+    assert {path.name for path in (place / "result").iterdir()} == {"mine", "mine_summary.json"}
+    assert not (place / "result" / "mine" / "sumary.json").exists()
+    summary = json.loads((place / "result" / "mine_summary.json").read_text())
+    assert summary["NPU_compute_time"]["count"] == len(summary["npu_compute_time_list"]) == 6
+    (place / "val2017_bin.json").unlink()
+    size = f"--net_input_height={HEIGHT}", f"--net_input_width={WIDTH}"
+    where = "--bin_data_path=result", "--val2017_json_path=instances_val2017.json"
+    main(["mmdet_postprocess", *where, *size])
+    rows = {words[0]: words[1:] for line in capsys.readouterr().out.splitlines() if (words := line.split())}
+    assert rows["AP75"] == ["1.0000", "1.0000"]
+    with pytest.raises(SystemExit):
+        main(["ais_bench", *asked, "--aipp_config", "a.config"])
+    assert "--aipp_config a.config: is for graphs compiled with dynamic AIPP" in capsys.readouterr().err
 
 
 def test_a_list_of_bins_has_the_size_that_is_given(place: Path) -> None:
@@ -157,6 +183,14 @@ def test_labels_become_int32_whatever_makes_them(
     before = (place / "out.onnx").read_bytes()
     main(["label_to_int32", "out.onnx"])
     assert (place / "out.onnx").read_bytes() == before
+
+
+def test_without_arguments_the_graph_of_the_page_is_changed(place: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    labels_graph(place / "maskrcnn_r50_fpn_1x.onnx", cast=True)
+    main(["label_to_int32"])
+    (labels,) = onnx.load("maskrcnn_r50_fpn_1x.onnx").graph.output
+    assert labels.type.tensor_type.elem_type == onnx.TensorProto.INT32
 
 
 def test_the_module_is_a_program_without_torch() -> None:

@@ -72,7 +72,7 @@ def test_images_at_the_top_left_are_measured_as_they_lie(tmp_path: Path) -> None
     fitted = replace(SPEC.preprocess, resize="fit_window", pad_to_window=True)
     spec = replace(SPEC, preprocess=fitted, exported=None)
     predictor = our_model(spec)
-    out = results(tmp_path, predictor, bins=Bins(spec, fill="spec"), compact=True)
+    out = results(tmp_path, predictor, bins=Bins(spec), compact=True)
     sizes = predictor.backend.sizes  # type: ignore[attr-defined]
     assert [[128, 170]] in sizes  # 120 x 160 in 128 x 192
     with pytest.raises(UserError, match="are no letterbox"):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from bright_boxes import SCENES, WINDOW, by_hand, photographs
 
 from maskrcnn.backends.contracts.ascend import mmdetection_spec
+from maskrcnn.compat.ascend.aipp import aipp_config
 from maskrcnn.compat.ascend.bins import Bins, Listed, bins_for, info_lines, read_bins, read_info, stems_for
 from maskrcnn.compat.ascend.listing import write_info
 from maskrcnn.compat.ascend.write import Wrote, in_their_order, planes_of, write_bins
 from maskrcnn.errors import UserError
+from maskrcnn.host.normalise import normalised
 from maskrcnn.images import find_images
+from maskrcnn.preprocess import batch, prepare
 from maskrcnn.stream import Unreadable
 
 THEIRS = Bins(mmdetection_spec(WINDOW))
@@ -49,7 +53,8 @@ def test_around_the_image_are_zeros_or_what_the_model_was_made_with() -> None:
     assert not zeros[:, :, :32].any()
     assert not zeros[:, :, 160:].any()
     assert zeros[:, :, 32:160].any()
-    grey = planes_of(image, Bins(mmdetection_spec(WINDOW), fill="spec"))
+    spec = mmdetection_spec(WINDOW)
+    grey = planes_of(image, Bins(replace(spec, preprocess=replace(spec.preprocess, pad_value=114))))
     np.testing.assert_allclose(
         grey[:, 0, 0], (114 - np.array([123.675, 116.28, 103.53])) / [58.395, 57.12, 57.375], rtol=1e-5
     )
@@ -59,10 +64,50 @@ def test_around_the_image_are_zeros_or_what_the_model_was_made_with() -> None:
 def test_bytes_are_the_same_image_before_it_is_normalised() -> None:
     image = noise(64, 64)
     found = planes_of(image, Bins(mmdetection_spec(WINDOW), "uint8"))
-    assert (found.dtype, found.shape) == (np.uint8, (3, *WINDOW))
-    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
-    normal = (found[:, :, 32:160] - mean[:, None, None]) / std[:, None, None]
-    np.testing.assert_allclose(normal, planes_of(image, THEIRS)[:, :, 32:160], atol=1e-6)
+    assert (found.dtype, found.shape) == (np.uint8, (*WINDOW, 3))
+    normal = (found[:, 32:160] - np.array([123.675, 116.28, 103.53])) / np.array([58.395, 57.12, 57.375])
+    np.testing.assert_allclose(normal.transpose(2, 0, 1), planes_of(image, THEIRS)[:, :, 32:160], atol=1e-6)
+    # The bytes nearest to the mean colour, half a level from it.
+    assert found[0, 0].tolist() == [124, 116, 104]
+
+
+@pytest.mark.parametrize("fill", [(124, 116, 104), (103.53, 116.28, 123.675)])
+def test_bytes_of_a_network_that_takes_bgr_are_rgb(fill: tuple[float, float, float]) -> None:
+    spec = mmdetection_spec(WINDOW)
+    bgr = replace(spec.preprocess, channels="bgr", pad_value=fill)
+    found = planes_of(noise(64, 64), Bins(replace(spec, preprocess=bgr), "uint8"))
+    np.testing.assert_array_equal(found[:, 32:160], planes_of(noise(64, 64), Bins(spec, "uint8"))[:, 32:160])
+    assert found[0, 0].tolist() == [round(value) for value in fill[::-1]]
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_a_bin_is_what_predict_feeds_the_network(channels: Any) -> None:
+    spec = mmdetection_spec(WINDOW)
+    spec = replace(spec, preprocess=replace(spec.preprocess, channels=channels))
+    planes, _ = prepare(noise(61, 40), spec.preprocess)
+    fed = normalised(*batch([planes], spec.preprocess), spec.model)[0]
+    np.testing.assert_array_equal(planes_of(noise(61, 40), Bins(spec)), fed)
+
+
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_what_aipp_makes_of_bytes_is_the_normalised_image(channels: Any) -> None:
+    """Ascend's guide: red and blue change places, then (pixel - mean_chn - min_chn) * var_reci_chn."""
+    spec = mmdetection_spec(WINDOW)
+    spec = replace(spec, preprocess=replace(spec.preprocess, channels=channels))
+    text = aipp_config(spec)
+    assert text.startswith("aipp_op {\n    aipp_mode: static\n")
+    said = dict(line.strip().split(": ") for line in text.splitlines()[1:-1])
+    assert (said["input_format"], said["crop"], said["csc_switch"]) == ("RGB888_U8", "false", "false")
+    assert (said["src_image_size_h"], said["src_image_size_w"]) == ("128", "192")
+    pixels = planes_of(noise(64, 64), Bins(spec, "uint8")).astype(np.float64)
+    if said["rbuv_swap_switch"] == "true":
+        pixels = pixels[..., ::-1]
+    means = [float(said[f"mean_chn_{k}"]) + float(said[f"min_chn_{k}"]) for k in range(3)]
+    factors = [float(said[f"var_reci_chn_{k}"]) for k in range(3)]
+    found = ((pixels - means) * factors).transpose(2, 0, 1)
+    wanted = planes_of(noise(64, 64), Bins(spec))
+    np.testing.assert_allclose(found[:, :, 32:160], wanted[:, :, 32:160], atol=1e-6)
+    np.testing.assert_allclose(found, wanted, atol=0.01)
 
 
 def test_every_image_becomes_a_file_of_its_own_name_and_a_line(tmp_path: Path) -> None:
@@ -207,10 +252,11 @@ def test_a_model_of_any_size_needs_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes images of any size"):
         bins_for("example", None, centred=False)
     found = bins_for("example", (320, 352), centred=False)
-    assert (found.size, found.fill, found.spec.preprocess.resize) == ((320, 352), "spec", "fit_window")
+    assert (found.size, found.spec.preprocess.resize) == ((320, 352), "fit_window")
     assert found.size_net((480, 640)) == (264, 352)
     centred = bins_for("example", (320, 352), centred=True)
-    assert (centred.fill, centred.spec.preprocess.resize) == ("mean", "letterbox")
+    assert centred.spec.preprocess.resize == "letterbox"
+    assert centred.spec.preprocess.pad_value == centred.spec.model.mean
     assert centred.size_net((480, 640)) == (320, 352)
 
 

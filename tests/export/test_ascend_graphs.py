@@ -112,6 +112,7 @@ def test_a_file_of_ours_is_fed_in_a_letterbox_of_its_own_normalisation(portable:
     assert spec.exported is not None
     assert (spec.exported.contract, spec.exported.batch) == ("ascend", 1)
     assert (spec.preprocess.resize, spec.preprocess.short, spec.preprocess.long) == ("letterbox", *SIZE)
+    assert spec.preprocess.pad_value == spec.model.mean
     image = scene(64, 64)[0].transpose(1, 2, 0).astype(np.uint8)
     found = open_model(portable, "cpu")([image])[0]
     assert found.size == (64, 64)

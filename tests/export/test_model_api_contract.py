@@ -121,6 +121,9 @@ def test_the_file_says_to_model_api_what_it_is_and_how_it_is_fed() -> None:
     }
     bgr = model_info(replace(SPEC, preprocess=replace(WINDOW, channels="bgr", resize="letterbox")))
     assert (bgr["reverse_input_channels"], bgr["resize_type"]) == ("False", "fit_to_window_letterbox")
+    # It knows one number for all channels.
+    colour = replace(WINDOW, resize="letterbox", pad_value=(123.675, 116.28, 103.53))
+    assert model_info(replace(SPEC, preprocess=colour))["pad_value"] == "114"
 
 
 @pytest.mark.parametrize("form", [Form(batch=2), Form(uint8=True), Form(counted=True)])

@@ -19,7 +19,7 @@ FOLDER = "Folder for `<name>.bin`; FOLDER.info and FOLDER.json are written besid
 FOR = "Model that they are for; without one mmdetection's R50-FPN at 1216x1216, as Ascend has it."
 SIZE = "HEIGHTxWIDTH of every input, where the model does not say."
 LETTERBOX = "Centre images, zeros around them after normalisation, as Ascend's script does."
-UINT8 = "Bytes, not normalised: a quarter of the disk, for `maskrcnn bins run`."
+UINT8 = "RGB bytes, not normalised: a quarter of the disk, for `maskrcnn bins run` and models with AIPP."
 THEIRS = "Names that end at the first dot, JPEGs only, and the info file counted by suffix, as theirs are."
 WORKERS = "Threads that read and write."
 MODEL = "Model file of any engine, `example` or zoo:NAME."
@@ -28,7 +28,7 @@ RESULTS = "Folder for the results; without one nothing is written."
 DIRECTORY = "Name of the folder in OUT, in place of date and time."
 COMPACT = "Write the mask of the predicted class alone, not those of all classes."
 LOOP = "Times that each input is run; the times of all count."
-KIND = "BIN, NPY or TXT files."
+KIND = "BIN, NPY or TXT files; TXT keeps six decimals."
 FOUND = "Folder that `bins run` or ais_infer wrote, or the one above it."
 INFO = "The .info or .json that was written with the bins, where the results do not say what they are of."
 PARTIAL = "Measure on the images that have results, where others have none."
@@ -85,8 +85,8 @@ def write_all(files: list[Any], out: Path, bins: "Bins", workers: int, exact: bo
                 account.left_out(outcome.error)
             advance()
     already = f", {kept} were there" if kept else ""
-    height, width = bins.size
-    print(f"{wrote} written{already}, 3 x {height} x {width} {bins.dtype}   -> {shown(out)}")
+    shape = " x ".join(map(str, (3, *bins.size) if bins.dtype == "float32" else (*bins.size, 3)))
+    print(f"{wrote} written{already}, {shape} {bins.dtype}   -> {shown(out)}")
     if spaced:
         print(
             f"note: {spaced} paths in {shown(info_of(out))} have spaces, which their scripts cannot read",
@@ -141,8 +141,9 @@ def run_all(
     manner: "Manner",
     size: tuple[int, int] | None = None,
     noise: bool = False,
+    bench: bool = False,
 ) -> list[str]:
-    """Run a model on files, or without any; the lines that ais_infer logs at the end."""
+    """Run a model on files, or without any; the lines that ais_infer logs at the end, or ais_bench."""
     from dataclasses import asdict, replace
 
     from maskrcnn.cli.account import progress
@@ -153,13 +154,13 @@ def run_all(
     bins = bins_of(predictor, folder, size)
     runs = runs_of(predictor, bins)
     if not files:
-        return run_alone(runs, bins, manner, noise).lines()
+        return run_alone(runs, bins, manner, noise).lines(bench)
     with progress(len(files), "images") as advance:
         summary = run_bins(runs, bins, files, out, manner, lambda done, total: advance())
-    lines = summary.lines()
+    lines = summary.lines(bench)
     if out is not None:
         spec = replace(predictor.spec, preprocess=bins.spec.preprocess)
-        write_summary(summary, out, asdict(manner), replace(bins, spec=spec))
+        write_summary(summary, out, asdict(manner), replace(bins, spec=spec), bench)
         lines.append(f"-> {shown(out)}")
     return lines
 

@@ -38,7 +38,10 @@ FLAVOUR = (
     "Of --contract ascend: portable operators, which every engine runs, or ascend, those that only its own "
     "compiler knows: the network is checked with them, but not the graph."
 )
-CHIP = "With --contract ascend: print the command line of its compiler for this chip, as Ascend310P3."
+CHIP = (
+    "With --contract ascend: print the command lines of its compiler for this chip, as Ascend310P3: for bins "
+    "of floats, and for bins of bytes with OUT.aipp.cfg, which is written."
+)
 SERVE = (
     "OUT is the model repository of Triton Inference Server or OpenVINO Model Server: the model is added to "
     "it, or a version of it."

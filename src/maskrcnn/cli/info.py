@@ -179,13 +179,19 @@ def resizing(spec: "Spec") -> str:
     size = {
         "shortest_edge": f"short side {rule.short}, long side at most {rule.long}",
         "fit_window": f"fitted into {rule.short} x {rule.long}",
-        "letterbox": f"centred in {rule.short} x {rule.long}, filled with {rule.pad_value:g}",
+        "letterbox": f"centred in {rule.short} x {rule.long}, filled with {_colour(rule.fill)}",
         "stretch": f"stretched to {rule.short} x {rule.long}",
     }[rule.resize]
     padding = f"padded to {rule.pad_multiple}" if rule.pad_multiple > 1 else "not padded"
     if rule.resize == "fit_window" and rule.pad_to_window:
         padding = f"padded to {rule.short} x {rule.long}"
     return f"{size} ({rule.size_rule} rounding), {rule.filter} filter, {rule.channels.upper()}, {padding}"
+
+
+def _colour(fill: tuple[float, float, float]) -> str:
+    """Of a letterbox, in the network's order of channels."""
+    values = fill if len(set(fill)) > 1 else fill[:1]
+    return ", ".join(f"{value:g}" for value in values)
 
 
 def _exported(exported: "Exported", multiple: int) -> list[tuple[str, str]]:

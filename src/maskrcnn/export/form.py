@@ -73,6 +73,12 @@ def _check(spec: Spec, form: Form, place: str | Path) -> None:
             f"{place}: its images are resized to fractions of a byte (filter torch), which --uint8 would cut",
             hint="leave --uint8 out",
         )
+    fill = spec.preprocess.fill
+    if form.uint8 and spec.preprocess.resize == "letterbox" and any(value % 1 for value in fill):
+        raise UserError(
+            f"{place}: its letterbox is filled with {spec.preprocess.pad_value}, and bytes have no fractions",
+            hint="leave --uint8 out, or set preprocess.pad_value to whole numbers",
+        )
     multiple = spec.preprocess.pad_multiple
     for side in form.size or ():
         if side < 1 or side % multiple:

@@ -10,7 +10,11 @@ def normalised(image: np.ndarray, size: np.ndarray, config: ModelConfig) -> np.n
 
     image (B, 3, H, W) uint8 or float32 in 0..255, size (B, 2) without the padding -> float32 (B, 3, H, W).
     """
-    planes = image.astype(np.float32)
+    return normalise(image.astype(np.float32), size, config)
+
+
+def normalise(planes: np.ndarray, size: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """The same of float32 planes (B, 3, H, W), which are changed and returned."""
     black = config.conventions.padding == "black"
     if black:
         _blank_outside(planes, size)

@@ -22,12 +22,13 @@ OUTPUTS = ("dets", "labels", "masks")
 RANKS = (2, 1, 4)
 SIZE = (1216, 1216)
 ROWS, CLASSES = 100, 80
-# The whole grey nearest to the mean colour, which is what zeros are after normalisation.
-GREY = 114.0
 
 
-def letterbox(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
-    """The same, but centred in a window of size (height, width), sides rounded down, as theirs is."""
+def letterbox(preprocess: Preprocess, size: tuple[int, int], mean: tuple[float, float, float]) -> Preprocess:
+    """The same, but centred in a window of size (height, width), sides rounded down, as theirs is.
+
+    mean: of the network; around the image it is filled in, so that zeros are there after normalisation.
+    """
     height, width = size
     return replace(
         preprocess,
@@ -36,7 +37,7 @@ def letterbox(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
         long=width,
         size_rule="torchvision",
         pad_to_window=False,
-        pad_value=GREY,
+        pad_value=mean,
     )
 
 
@@ -49,7 +50,7 @@ def mmdetection_spec(
     )
     return Spec(
         model,
-        replace(letterbox(presets.MMDETECTION_INPUT, size), pad_multiple=1),
+        replace(letterbox(presets.MMDETECTION_INPUT, size, model.mean), pad_multiple=1),
         presets.COCO if classes == CLASSES else Classes(),
         origin=Origin("mmdetection", file),
         exported=Exported(batch=1, height=size[0], width=size[1], contract="ascend"),

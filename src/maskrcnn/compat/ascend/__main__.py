@@ -9,10 +9,39 @@ from typing import Any
 from maskrcnn.compat.verbs import fail
 from maskrcnn.errors import UserError
 
-# Of ais_infer, without a meaning for engines that are not Ascend's.
-IGNORED = ("debug", "profiler", "dump", "display_all_summary", "auto_set_dymshape_mode")
-IGNORED_VALUES = ("output_batchsize_axis", "run_mode", "device")
-DYNAMIC = ("dymBatch", "dymHW", "dymDims", "dymShape", "dymShape_range", "outputSize")
+# The name on the page, whose script takes no arguments.
+GRAPH = "maskrcnn_r50_fpn_1x.onnx"
+# Of ais_infer and ais_bench, without a meaning for engines that are not Ascend's.
+IGNORED = (
+    "debug",
+    "profiler",
+    "profiler_rename",
+    "dump",
+    "dump_npy",
+    "display_all_summary",
+    "auto_set_dymshape_mode",
+    "auto_set_dymdims_mode",
+    "divide_input",
+    "perf",
+    "pipeline",
+)
+IGNORED_VALUES = (
+    "output_batchsize_axis",
+    "run_mode",
+    "device",
+    "acl_json_path",
+    "backend",
+    "energy_consumption",
+    "npu_id",
+    "thread",
+)
+REFUSED = {
+    **dict.fromkeys(
+        ("dymBatch", "dymHW", "dymDims", "dymShape", "dymShape_range", "outputSize"),
+        "is for graphs of several sizes",
+    ),
+    "aipp_config": "is for graphs compiled with dynamic AIPP",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("width", type=int, nargs="?", help="of every bin")
     info.add_argument("height", type=int, nargs="?", help="of every bin")
     _add_infer(script("ais_infer", ais_infer, "run a model on .bin files, or time it without"))
+    _add_infer(script("ais_bench", ais_bench, "the same, as the tool that came after it has it"))
     _add_postprocess(script("mmdet_postprocess", mmdet_postprocess, "average precision of the results"))
     label = script("label_to_int32", int32_labels, "make the int64 labels of a graph int32")
-    label.add_argument("source", type=Path)
+    label.add_argument("source", type=Path, nargs="?", default=Path(GRAPH), help="the page's if left out")
     label.add_argument("out", type=Path, nargs="?", help="the same file if left out")
     return parser
 
@@ -62,12 +92,12 @@ def _add_preprocess(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "--om", required=True, help="model file of any engine of ours")
+    parser.add_argument("--model", "--om", "-m", required=True, help="model file of any engine of ours")
     parser.add_argument("--input", "-i", help="folder of bins, or files with commas between them")
     parser.add_argument("--output", "-o", type=Path, help="nothing is written without it")
     parser.add_argument("--output_dirname")
     parser.add_argument("--outfmt", default="BIN", choices=("BIN", "NPY", "TXT"))
-    parser.add_argument("--loop", "-r", type=int, default=1)
+    parser.add_argument("--loop", "-r", "-l", type=int, default=1)
     parser.add_argument("--batchsize", type=int, default=1)
     parser.add_argument("--pure_data_type", default="zero", choices=("zero", "random"))
     parser.add_argument("--warmup_count", type=int, default=1)
@@ -77,8 +107,8 @@ def _add_infer(parser: argparse.ArgumentParser) -> None:
     for name in IGNORED_VALUES:
         spellings = ("--device", "--device_id", "-d") if name == "device" else (f"--{name}",)
         parser.add_argument(*spellings, dest=name, help="has no meaning here")
-    for name in DYNAMIC:
-        parser.add_argument(f"--{name}", help="refused: .bin files have one size")
+    for name, reason in REFUSED.items():
+        parser.add_argument(f"--{name}", help=f"refused: {reason}")
 
 
 def _add_postprocess(parser: argparse.ArgumentParser) -> None:
@@ -122,18 +152,27 @@ def get_info(asked: argparse.Namespace) -> None:
 
 def ais_infer(asked: argparse.Namespace) -> None:
     """With any of our engines."""
+    _infer(asked, bench=False)
+
+
+def ais_bench(asked: argparse.Namespace) -> None:
+    """With the summary beside the folder of the results, in the spelling that it has there."""
+    _infer(asked, bench=True)
+
+
+def _infer(asked: argparse.Namespace, bench: bool) -> None:
     from maskrcnn.cli.bins import results_folder, run_all
     from maskrcnn.compat.ascend.run import Manner, files_in
     from maskrcnn.predict import open_model
 
-    for name in DYNAMIC:
+    for name, reason in REFUSED.items():
         if getattr(asked, name) is not None:
-            raise UserError(
-                f"--{name} {getattr(asked, name)}: is for graphs of several sizes", hint="leave it out"
-            )
+            raise UserError(f"--{name} {getattr(asked, name)}: {reason}", hint="leave it out")
     ignored = [name for name in (*IGNORED, *IGNORED_VALUES) if getattr(asked, name) is not None]
     if ignored:
         print(f"note: without meaning here: --{', --'.join(ignored)}", file=sys.stderr)
+    if asked.input and not asked.output:
+        print("note: results are saved with --output FOLDER alone, as by theirs", file=sys.stderr)
     given = [Path(word) for word in (asked.input or "").split(",") if word]
     files = [file for path in given for file in files_in(path)]
     parents = {file.parent for file in files}
@@ -142,7 +181,7 @@ def ais_infer(asked: argparse.Namespace) -> None:
     manner = Manner(asked.loop, predictor.batch, asked.outfmt, warm_up=asked.warmup_count)
     out = results_folder(asked.output, asked.output_dirname) if asked.output and files else None
     noise = asked.pure_data_type == "random"
-    for line in run_all(predictor, folder, files, out, manner, noise=noise):
+    for line in run_all(predictor, folder, files, out, manner, noise=noise, bench=bench):
         print(f"[INFO] {line}")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskrcnn.errors import UserError
-from maskrcnn.whole_file import shown
+from maskrcnn.whole_file import shown, whole_file
 
 if TYPE_CHECKING:
     from maskrcnn.export.form import Form
@@ -57,8 +57,20 @@ def write_for_atc(model: Path, out: Path, form: "Form") -> None:
 
 
 def compiler_line(out: Path, size: tuple[int, int] | None, chip: str) -> str:
-    """The line that compiles a graph for inputs of (height, width) for a chip, as `npu-smi info` names it."""
+    """The line that compiles a graph for inputs of (height, width) for a chip, as `npu-smi info` names it.
+
+    A second one compiles it for bins of bytes, with OUT.aipp.cfg, which is written; not for models whose
+    images are resized to fractions of a byte.
+    """
+    from maskrcnn.compat.ascend.aipp import aipp_config
     from maskrcnn.export.contracts.ascend import atc_command
+    from maskrcnn.stored_spec import stored_spec
 
     assert size is not None  # a graph of this contract has one
-    return atc_command(out, size, chip)
+    spec = stored_spec(out)
+    if spec.preprocess.filter == "torch":
+        return atc_command(out, size, chip)
+    config = out.with_suffix(".aipp.cfg")
+    with whole_file(config) as temporary:
+        temporary.write_text(aipp_config(spec), encoding="ascii")
+    return f"{atc_command(out, size, chip)}\n{atc_command(out, size, chip, config)}"

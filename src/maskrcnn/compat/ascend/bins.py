@@ -37,14 +37,13 @@ class Listed:
 class Bins:
     """How the images of a folder became numbers, and which they are.
 
-    spec: of the network that they are for. dtype: `float32` is normalised, `uint8` is not.
-    fill: what surrounds an image, `mean` zeros after normalisation, as theirs, or `spec` as the model has it.
-    images: empty until all are written.
+    spec: of the network that they are for. dtype: `float32` is normalised planes (3, H, W) in the network's
+    channel order, `uint8` is RGB pixels (H, W, 3), as Ascend's AIPP reads them. images: empty until all are
+    written.
     """
 
     spec: Spec = field(default_factory=mmdetection_spec)
     dtype: Literal["float32", "uint8"] = "float32"
-    fill: Literal["mean", "spec"] = "mean"
     images: tuple[Listed, ...] = ()
 
     @cached_property
@@ -98,9 +97,9 @@ def bins_for(
             hint="leave --uint8 out",
         )
     if not centred:
-        return Bins(spec, dtype, "spec")
+        return Bins(spec, dtype)
     window = (exported.height, exported.width)
-    return Bins(replace(spec, preprocess=letterbox(spec.preprocess, window)), dtype)
+    return Bins(replace(spec, preprocess=letterbox(spec.preprocess, window, spec.model.mean)), dtype)
 
 
 def _fixed(model: str, size: Size | None) -> Spec:

@@ -77,14 +77,21 @@ def save(
 
 def _write(path: Path, array: np.ndarray, kind: Format) -> None:
     if kind == "TXT":
-        with open(path, "wb") as file:
-            np.savetxt(file, array.reshape(-1, array.shape[-1]), fmt="%.9g")
+        _write_text(path, array)
         return
     with open(path, "wb") as file:
         if kind == "NPY":
             np.save(file, array)
         else:
             file.write(np.ascontiguousarray(array).data)
+
+
+def _write_text(path: Path, array: np.ndarray) -> None:
+    """A line for each row of the last axis, a blank after each number, as ais_infer writes them."""
+    whole = np.issubdtype(array.dtype, np.integer)
+    with open(path, "wb") as file:
+        rows = array.reshape(-1, array.shape[-1])
+        np.savetxt(file, rows, fmt="%d" if whole else "%f", newline=" \n")
 
 
 def _write_spread(path: Path, outputs: Outputs, kind: Format) -> None:

@@ -16,8 +16,8 @@ from maskrcnn.backends.foreign_graph import ForeignGraph
 from maskrcnn.compat.ascend.bins import Bins, Listed, Size, found_bins
 from maskrcnn.compat.ascend.outputs import Format, Outputs, save
 from maskrcnn.compat.ascend.summary import Summary
-from maskrcnn.compat.ascend.write import fed
 from maskrcnn.errors import UserError
+from maskrcnn.host.normalise import normalised
 from maskrcnn.images import natural_order
 from maskrcnn.predict import Backend, Predictor
 from maskrcnn.whole_file import shown
@@ -41,7 +41,10 @@ class Manner:
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a `.bin` holds, (3, H, W). listed: its image; None where no description says."""
+    """What a `.bin` holds, as planes (3, H, W) in the network's channel order.
+
+    listed: its image; None where no description says.
+    """
 
     planes: np.ndarray
     listed: Listed | None = None
@@ -86,9 +89,8 @@ class TheirGraph:
     def _normalised(self, stored: Stored) -> np.ndarray:
         if stored.planes.dtype == np.float32:
             return stored.planes
-        size = _size_net(stored, self._bins)
-        geometry = self._bins.geometry(stored.listed.size) if stored.listed else None
-        return fed(stored.planes[None], np.array([size]), self._bins, geometry)
+        size = np.array([_size_net(stored, self._bins)])
+        return normalised(stored.planes[None], size, self._bins.spec.model)[0]
 
 
 class OurModel:
@@ -123,21 +125,9 @@ class OurModel:
         planes = stored.planes
         if planes.dtype == np.float32:
             planes = planes * std + mean
-        elif self._bins.fill == "mean" and stored.listed is not None and not self._bytes:
-            planes = _framed(planes, self._bins, stored.listed.size, mean)
         if self._bytes:
             planes = np.rint(planes).clip(0, 255).astype(np.uint8)
         return planes[::-1] if self._flip else planes
-
-
-def _framed(planes: np.ndarray, bins: Bins, size: Size, colour: np.ndarray) -> np.ndarray:
-    """planes uint8 (3, H, W) -> float32, with colour (3, 1, 1) around the image."""
-    lies = bins.geometry(size)
-    (top, left), (height, width) = lies.offset_net, lies.size_net
-    framed = np.broadcast_to(colour, planes.shape).copy()
-    inside = (slice(None), slice(top, top + height), slice(left, left + width))
-    framed[inside] = planes[inside]
-    return framed
 
 
 def _size_net(stored: Stored, bins: Bins) -> Size:
@@ -178,7 +168,8 @@ def bins_of(predictor: Predictor, folder: Path | None, size: Size | None) -> Bin
             "the model takes images of any size, and nothing says which the bins have",
             hint="name it with --size, as --size 1216x1216",
         )
-    return Bins(replace(predictor.spec, preprocess=letterbox(predictor.spec.preprocess, wanted)))
+    spec = predictor.spec
+    return Bins(replace(spec, preprocess=letterbox(spec.preprocess, wanted, spec.model.mean)))
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -186,7 +177,7 @@ def files_in(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
     try:
-        found = [path for path in folder.iterdir() if path.suffix in SUFFIXES and path.name[0] != "."]
+        found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
     except OSError as error:
         raise UserError(
             f"{shown(folder)}: cannot be read ({error.strerror})", hint="name the folder of the bins"
@@ -251,7 +242,11 @@ def run_alone(engine: Runs, bins: Bins, manner: Manner, random: bool = False) ->
 def read_bin(path: Path, bins: Bins) -> Stored:
     """What a `.bin` or `.npy` holds. Raises UserError for another size than the description says."""
     try:
-        numbers = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.fromfile(path, np.uint8)
+        numbers = (
+            np.load(path, allow_pickle=False)
+            if path.suffix.lower() == ".npy"
+            else np.fromfile(path, np.uint8)
+        )
     except OSError as error:
         raise UserError(
             f"{shown(path)}: cannot be read ({error.strerror})", hint="check its permissions"
@@ -266,9 +261,18 @@ def read_bin(path: Path, bins: Bins) -> Stored:
             f"{bins.nbytes} as {bins.dtype}",
             hint="write it again, or name the size with --size",
         )
-    kind = np.float32 if sizes[numbers.nbytes] == 4 else np.uint8
-    planes = np.ascontiguousarray(numbers).reshape(-1).view(kind).reshape(3, *bins.size)
+    values = np.ascontiguousarray(numbers).reshape(-1)
+    if sizes[numbers.nbytes] == 4:
+        planes = values.view(np.float32).reshape(3, *bins.size)
+    else:
+        planes = _planes(values.view(np.uint8).reshape(*bins.size, 3), bins.spec.preprocess.channels)
     return Stored(planes, bins.by_stem.get(path.stem))
+
+
+def _planes(pixels: np.ndarray, channels: str) -> np.ndarray:
+    """pixels (H, W, 3) RGB -> (3, H, W)."""
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return planes if channels == "rgb" else planes[::-1]
 
 
 def _timed(times: list[float], function: Callable[..., Any], *arguments: Any) -> Any:

@@ -13,8 +13,10 @@ from maskrcnn.config_file import read_strictly
 from maskrcnn.errors import UserError
 from maskrcnn.whole_file import shown, whole_file
 
-# Spelt as ais_infer spells it.
+# Spelt as ais_infer spells it, in the folder of the results.
 SUMMARY = "sumary.json"
+# What ais_bench, which came after it, adds to the name of that folder.
+BESIDE = "_summary.json"
 # What Ascend's program does not write: how to read the results.
 OURS = "maskrcnn"
 PERCENTILE = "percentile(99%)"
@@ -50,41 +52,55 @@ class Summary:
             "H2D_latency": _statistics(self.to_engine),
             "D2H_latency": _statistics(self.from_engine),
             "throughput": self.throughput,
+            "npu_compute_time_list": list(self.compute),
         }
 
-    def lines(self) -> list[str]:
-        """As ais_infer logs them."""
+    def lines(self, bench: bool = False) -> list[str]:
+        """As ais_infer logs them, or ais_bench."""
         latencies = {
             "H2D_latency": self.to_engine,
             "NPU_compute_time": self.compute,
             "D2H_latency": self.from_engine,
         }
+        how = "(1000*batchsize/NPU_compute_time)"
+        if bench:
+            how = f"1000*batchsize.mean({self.batch})/NPU_compute_time.mean({float(np.mean(self.compute))})"
         return [
             "-----------------Performance Summary------------------",
             *(f"{name} (ms): {_words(_statistics(times))}" for name, times in latencies.items()),
-            f"throughput (1000*batchsize/NPU_compute_time): {self.throughput}",
+            f"throughput {how}: {self.throughput}",
             "------------------------------------------------------",
         ]
 
 
-def write_summary(summary: Summary, folder: Path, arguments: dict[str, Any], results: Bins) -> None:
-    """Write `sumary.json` into a folder of results. results: how they are to be read."""
+def write_summary(
+    summary: Summary, folder: Path, arguments: dict[str, Any], results: Bins, bench: bool = False
+) -> None:
+    """Write `sumary.json` into a folder of results, or FOLDER_summary.json beside it, as ais_bench does.
+
+    results: how they are to be read.
+    """
     contents = summary.values() | {"args": arguments, OURS: asdict(results)}
-    with whole_file(folder / SUMMARY) as temporary:
+    with whole_file(_beside(folder) if bench else folder / SUMMARY) as temporary:
         temporary.write_text(json.dumps(contents, indent=1), encoding="utf-8")
+
+
+def _beside(folder: Path) -> Path:
+    return folder.parent / f"{folder.name}{BESIDE}"
 
 
 def described_results(folder: Path) -> Bins | None:
     """How the results in a folder are to be read, of a run of ours; None for those of ais_infer."""
-    path = folder / SUMMARY
-    try:
-        values = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{shown(path)}: cannot be read ({error})", hint="delete it") from error
-    found = values.get(OURS) if isinstance(values, dict) else None
-    return None if found is None else read_strictly(Bins, found, shown(path))
+    for path in (folder / SUMMARY, _beside(folder)):
+        try:
+            values = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{shown(path)}: cannot be read ({error})", hint="delete it") from error
+        found = values.get(OURS) if isinstance(values, dict) else None
+        return None if found is None else read_strictly(Bins, found, shown(path))
+    return None
 
 
 def described_by(info: Path) -> Bins | None:
@@ -113,6 +129,7 @@ def _is_of_bins(path: Path) -> bool:
 
 
 def _statistics(times: Sequence[float]) -> dict[str, float]:
+    """Of milliseconds; the count is ais_bench's."""
     array = np.asarray(times, np.float64)
     return {
         "min": float(array.min()),
@@ -120,8 +137,9 @@ def _statistics(times: Sequence[float]) -> dict[str, float]:
         "mean": float(array.mean()),
         "median": float(np.median(array)),
         PERCENTILE: float(np.percentile(array, 99)),
+        "count": len(array),
     }
 
 
 def _words(statistics: dict[str, float]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in statistics.items())
+    return ", ".join(f"{name} = {value}" for name, value in statistics.items() if name != "count")

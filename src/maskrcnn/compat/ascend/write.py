@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from maskrcnn.compat.ascend.bins import (
@@ -22,10 +23,11 @@ from maskrcnn.compat.ascend.bins import (
     to_json,
 )
 from maskrcnn.errors import UserError
-from maskrcnn.host.normalise import normalised
+from maskrcnn.host.normalise import normalise
 from maskrcnn.images import ImageFile
-from maskrcnn.preprocess import Geometry, batch, prepare
+from maskrcnn.preprocess import batch, prepare
 from maskrcnn.results.names import stems_of
+from maskrcnn.spec import Preprocess
 from maskrcnn.stream import Unreadable, in_order
 from maskrcnn.whole_file import shown, whole_file
 
@@ -70,26 +72,23 @@ def write_bins(
 
 
 def planes_of(image: np.ndarray, bins: Bins) -> np.ndarray:
-    """image (H, W, 3) uint8 RGB -> what its `.bin` holds, (3, H, W)."""
+    """image (H, W, 3) uint8 RGB -> what its `.bin` holds: float32 (3, H, W), or uint8 (H, W, 3) RGB."""
     preprocess = bins.spec.preprocess
-    planes, geometry = prepare(image, preprocess)
+    if bins.dtype == "uint8":
+        preprocess = _of_bytes(preprocess)
+    planes, _ = prepare(image, preprocess)
     batched, size = batch([planes], preprocess)
     if bins.dtype == "uint8":
-        return batched[0] if batched.dtype == np.uint8 else np.rint(batched[0]).astype(np.uint8)
-    return fed(batched, size, bins, geometry)
+        return cv2.merge(batched[0])
+    # A letterbox of the mean colour is float32 already; a copy of it costs as much as the rest.
+    return normalise(batched.astype(np.float32, copy=False), size, bins.spec.model)[0]
 
 
-def fed(image: np.ndarray, size: np.ndarray, bins: Bins, geometry: Geometry | None) -> np.ndarray:
-    """image (1, 3, H, W) in 0..255, size (1, 2) -> normalised (3, H, W), zero around the image if so filled.
-
-    geometry: where the image lies; None where that is not known, and nothing is blanked.
-    """
-    planes = normalised(image, size, bins.spec.model)[0]
-    if bins.fill == "mean" and geometry is not None:
-        (top, left), (height, width) = geometry.offset_net, geometry.size_net
-        planes[:, :top] = planes[:, top + height :] = 0
-        planes[:, :, :left] = planes[:, :, left + width :] = 0
-    return planes
+def _of_bytes(preprocess: Preprocess) -> Preprocess:
+    """The same in RGB, around the image the bytes nearest to its colour."""
+    fill = preprocess.fill if preprocess.channels == "rgb" else preprocess.fill[::-1]
+    red, green, blue = map(round, fill)
+    return replace(preprocess, channels="rgb", pad_value=(red, green, blue))
 
 
 def _write_one(task: tuple[ImageFile, str], folder: Path, bins: Bins, keep: bool) -> Wrote | Unreadable:

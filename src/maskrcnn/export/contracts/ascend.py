@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.backends.contracts.ascend import INPUT, OUTPUTS, letterbox
@@ -58,7 +57,7 @@ def prepared(model_file: Path, out: Path, form: Form) -> tuple[Spec, MaskRCNN]:
     assert exported.exported is not None and form.size is not None
     exported = replace(
         exported,
-        preprocess=letterbox(exported.preprocess, form.size),
+        preprocess=letterbox(exported.preprocess, form.size, spec.model.mean),
         exported=replace(exported.exported, contract="ascend"),
     )
     return exported, fold_norms(model)
@@ -72,22 +71,24 @@ def save(graph: "ModelProto", spec: Spec, out: Path) -> None:
         temporary.write_bytes(graph.SerializeToString())
 
 
-def atc_command(file: Path, size: tuple[int, int], chip: str) -> str:
+def atc_command(file: Path, size: tuple[int, int], chip: str, aipp: Path | None = None) -> str:
     """The line of Ascend's own compiler for an exported file; chip as `npu-smi info` has it, as 310P3.
 
-    size: (height, width) of the input.
+    size: (height, width) of the input. aipp: a configuration with which it takes bytes.
     """
     height, width = size
+    name = file.with_suffix("") if aipp is None else file.with_name(f"{file.stem}-bytes")
     return shlex.join(
         [
             "atc",
             f"--model={file}",
             "--framework=5",
-            f"--output={file.with_suffix('')}",
+            f"--output={name}",
             "--input_format=NCHW",
             f"--input_shape={INPUT}:1,3,{height},{width}",
             "--log=info",
             f"--soc_version={chip if chip.startswith('Ascend') else f'Ascend{chip}'}",
+            *([] if aipp is None else [f"--insert_op_conf={aipp}"]),
         ]
     )
 
@@ -121,10 +122,7 @@ def levels_of(model: MaskRCNN, image: Tensor) -> list[Tensor]:
 
 def every_mask(head: MaskHead, features: Tensor, classes: int) -> Tensor:
     """features (D, C, S, S) -> probabilities of every class (D, K, M, M)."""
-    x = features
-    for number in range(1, head.config.convs + 1):
-        x = F.relu(getattr(head, f"conv{number}")(x))
-    masks = head.logits(F.relu(head.upsample(x))).sigmoid()
+    masks = head.every(features).sigmoid()
     return masks.expand(-1, classes, -1, -1) if head.config.class_agnostic else masks
 
 

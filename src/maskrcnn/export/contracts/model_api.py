@@ -85,7 +85,7 @@ def model_info(spec: Spec) -> dict[str, str]:
         "labels": " ".join([BACKGROUND, *labels]),
         "confidence_threshold": str(SCORE),
         "resize_type": RESIZE[rule.resize],
-        "pad_value": str(round(rule.pad_value)),
+        "pad_value": str(round(_one(rule))),
         # It takes images as OpenCV reads them, BGR.
         "reverse_input_channels": str(rule.channels == "rgb"),
         "embedded_processing": "False",
@@ -100,8 +100,13 @@ def _as_model_api_resizes(spec: Spec) -> Preprocess:
     rule = replace(spec.preprocess, filter="opencv")
     if rule.resize == "stretch":
         return rule
-    fill = rule.pad_value if rule.resize == "letterbox" else np.mean(spec.model.mean)
+    fill = _one(rule) if rule.resize == "letterbox" else np.mean(spec.model.mean)
     return replace(rule, size_rule="caffe2", pad_value=float(np.clip(round(fill), 0, 255)))
+
+
+def _one(rule: Preprocess) -> float:
+    """The fill as one number, which is all that Model API knows."""
+    return float(np.mean(rule.fill))
 
 
 def _check(form: Form) -> None:
@@ -150,7 +155,7 @@ def _size(image: Node, info: Node, rule: Preprocess) -> Node:
     if rule.resize != "fit_window":
         return op.constant(np.array([rule.short, rule.long], np.int64))
     told = op.convert(op.gather(op.squeeze(info, _whole(0)), op.constant([1, 0]), _whole(0)), "i64")
-    differs = op.not_equal(image, op.constant(np.float32(rule.pad_value)))
+    differs = op.not_equal(image, op.constant(np.float32(_one(rule))))
     ends = []
     for along, side in ((2, rule.short), (3, rule.long)):
         others = op.constant([axis for axis in range(4) if axis != along])
