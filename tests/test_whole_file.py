@@ -25,3 +25,15 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
         whole_file(tmp_path / "file" / "a.txt"),
     ):
         pass
+
+
+def test_a_url_is_refused_before_a_folder_of_its_name_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(UserError, match=r"s3:/bucket/a\.txt: is a URL"),
+        whole_file(Path("s3://bucket/a.txt")),
+    ):
+        pass
+    assert os.listdir(tmp_path) == []

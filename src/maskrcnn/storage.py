@@ -1,5 +1,6 @@
 """Folders of an object store, or of any place that fsspec reaches, kept like folders of this machine."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,15 +16,24 @@ from filelock import FileLock
 
 from maskrcnn.errors import UserError
 from maskrcnn.whole_file import disk_errors_told, shown, temporary_path, whole_file
+from maskrcnn.zoo import cache_folder
+
+Says = Callable[[str], None]
 
 RECORD = ".maskrcnn-storage.json"
 """What the folder and the store had in common when they last met."""
 LOCK = ".maskrcnn-storage.lock"
 # Most of the time of a small object is waiting for the store's answer.
 AT_ONCE = 16
+# Drivers hold up to 100 MB of each file that goes.
+SENT_AT_ONCE = 4
+# Seconds for a file to go, and bytes a second that come on top.
+PATIENCE, SLOWEST = 120.0, 5e5
+LONGEST_NAME = 80
 # What a store says of the version of an object; drivers differ in which they have.
 VERSIONS = ("ETag", "etag", "md5", "LastModified", "last_modified", "mtime", "created")
 
+READING = "cannot be read"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SIGNED = re.compile(r"://[^/@\s]*:[^/@\s]*@|\?")
 _SECRET_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -77,8 +87,9 @@ class Mirror:
 
     def exists(self) -> bool:
         """Whether the store has anything there."""
-        with _told(self.url, "cannot be read"):
+        with _told(self.url, READING):
             store, root = self._open()
+            store.invalidate_cache()
             return bool(store.exists(root))
 
     def send(self) -> int:
@@ -93,8 +104,7 @@ class Mirror:
             store, root = self._open()
             # Before the copies: what is written while they go is sent the next time.
             stamps = {name: _stamp(self.folder / name) for name in changed}
-            for name in changed:
-                _put(store, self.folder / name, f"{root}/{name}")
+            _in_threads(lambda name: _put(store, self.folder / name, f"{root}/{name}"), changed, SENT_AT_ONCE)
             # Listed as `fetch` does: drivers say other things of a single object.
             there = dict(_objects(store, root)) if changed else {}
         for name in changed:
@@ -110,7 +120,7 @@ class Mirror:
 
     def _fetch(self) -> int:
         record = self._read_record()
-        with _told(self.url, "cannot be read"):
+        with _told(self.url, READING):
             store, root = self._open()
             there = dict(_objects(store, root))
         wanted = {
@@ -121,10 +131,10 @@ class Mirror:
         came = {name: entry for name, entry in wanted.items() if not self._has(name, entry, record)}
 
         def bring(name: str) -> None:
-            with _told(f"{self.url}/{name}", "cannot be read"), whole_file(self.folder / name) as temporary:
+            with _told(f"{self.url}/{name}", READING), whole_file(self.folder / name) as temporary:
                 store.get_file(came[name]["name"], str(temporary))
 
-        _in_threads(bring, came)
+        _in_threads(bring, came, AT_ONCE)
         for name, entry in wanted.items():
             record[name] = {"here": _stamp(self.folder / name), "there": _version(entry)}
         if wanted:
@@ -163,6 +173,76 @@ class Mirror:
             temporary.write_text(json.dumps(record), encoding="utf-8")
 
 
+def fetched_path(place: str, says: Says) -> Path:
+    """The path itself; of a URL that of a copy in the cache, with what changed there since the last time.
+
+    says: is told how much was fetched. Raises UserError where the store refuses.
+    """
+    if not is_url(place):
+        return Path(place)
+    mirror = Mirror(place, cached_folder(place))
+    count = mirror.fetch()
+    says(f"{place}: {count} file{'s' * (count != 1)} fetched to {shown(mirror.folder)}")
+    return mirror.local()
+
+
+@contextmanager
+def sent_file(place: str, says: Says) -> Iterator[Path]:
+    """The path to write a file at; of a URL one in the cache, and the file goes to the store after the block.
+
+    A store that cannot be reached is told before the block. Raises UserError, which names the file that is
+    kept here, where the store refuses it.
+    """
+    if not is_url(place):
+        yield Path(place)
+        return
+    above, _, name = place.rpartition("/")
+    mirror = Mirror(above, cached_folder(place))
+    mirror.exists()
+    with disk_errors_told(mirror.folder):
+        mirror.folder.mkdir(parents=True, exist_ok=True)
+    yield mirror.folder / name
+    try:
+        mirror.send()
+    except UserError as error:
+        raise UserError(f"{error.message}; kept as {shown(mirror.folder / name)}", error.hint) from error
+    says(f"-> {place}")
+
+
+@contextmanager
+def sent_folder(place: str, says: Says) -> Iterator[Path]:
+    """The folder to write to; of a URL one in the cache, and what is in it goes to the store after the block,
+    however that ends.
+
+    A store that cannot be reached is told before the block. Raises UserError, which names the folder that is
+    kept here, where the store refuses.
+    """
+    if not is_url(place):
+        yield Path(place)
+        return
+    mirror = Mirror(place, cached_folder(place))
+    mirror.exists()
+    try:
+        yield mirror.folder
+    finally:
+        try:
+            count = mirror.send()
+        except UserError as error:
+            raise UserError(f"{error.message}; kept in {shown(mirror.folder)}", error.hint) from error
+        if count:
+            says(f"{count} file{'s' * (count != 1)} -> {place}")
+
+
+def cached_folder(url: str, base: Path | None = None) -> Path:
+    """Where local copies of it lie, below `base` or in the cache.
+
+    None lies in that of another URL: what is in a folder goes to its store.
+    """
+    words = re.sub(r"[^\w.@-]+", "_", url)[-LONGEST_NAME:]
+    name = f"{words}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return (cache_folder() / "storage" if base is None else base) / name
+
+
 def _opened(url: str) -> tuple[Any, str]:
     try:
         fsspec = import_module("fsspec")
@@ -173,18 +253,23 @@ def _opened(url: str) -> tuple[Any, str]:
         ) from error
     scheme = url.partition("://")[0]
     try:
-        store, root = fsspec.url_to_fs(url)
+        fsspec.get_filesystem_class(scheme)
     except (ImportError, ValueError) as error:
         raise UserError(
             f"{url}: there is no driver for {scheme}:// here ({without_secrets(str(error))})",
             hint=_DRIVERS.get(scheme, "install the fsspec driver of that store, or use a local folder"),
         ) from error
+    # Drivers that want an endpoint or a key refuse here.
+    with _told(url, "cannot be opened"):
+        store, root = fsspec.url_to_fs(url)
     return store, str(root).rstrip("/")
 
 
 _DRIVERS = {
     "s3": "install it with `pip install s3fs`",
-    "obs": "install an fsspec driver of OBS; or use s3:// with s3fs and AWS_ENDPOINT_URL of the OBS endpoint",
+    # OBS refuses URLs with the bucket in their path, which is how botocore addresses endpoints of others.
+    "obs": "install `pip install pyobsfs`; or use s3:// with s3fs, AWS_ENDPOINT_URL of the OBS endpoint and "
+    "`addressing_style = virtual` in the file that AWS_CONFIG_FILE names",
     "gs": "install it with `pip install gcsfs`",
 }
 
@@ -229,7 +314,7 @@ def _version(entry: dict[str, Any]) -> list[str]:
 def _put(store: Any, path: Path, target: str) -> None:
     """Whole or not at all: an object store does that itself, a file system by renaming."""
     if "file" not in (store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)):
-        store.put_file(str(path), target)
+        _put_in_time(store, path, target)
         return
     store.makedirs(store._parent(target), exist_ok=True)
     temporary = temporary_path(Path(target))
@@ -241,9 +326,21 @@ def _put(store: Any, path: Path, target: str) -> None:
             temporary.unlink()
 
 
-def _in_threads(bring: Callable[[str], None], names: Iterable[str]) -> None:
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage") as pool:
-        waiting = [pool.submit(bring, name) for name in names]
+def _put_in_time(store: Any, path: Path, target: str) -> None:
+    """Within a limit where the driver takes one: s3fs waits for ever for a store that never asks for it."""
+    if not getattr(store, "async_impl", False):
+        store.put_file(str(path), target)
+        return
+    limit = PATIENCE + path.stat().st_size / SLOWEST
+    try:
+        store.put_file(str(path), target, timeout=limit)
+    except TimeoutError as error:
+        raise TimeoutError(str(error) or f"no answer in {limit:.0f} s") from error
+
+
+def _in_threads(copy: Callable[[str], None], names: Iterable[str], most: int) -> None:
+    with ThreadPoolExecutor(most, thread_name_prefix="storage") as pool:
+        waiting = [pool.submit(copy, name) for name in names]
         try:
             for future in waiting:
                 future.result()
@@ -260,14 +357,16 @@ def _told(url: str, what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"{shown(url)}: there is no such file or folder", hint="check the URL") from error
     except PermissionError as error:
         raise UserError(
             f"{shown(url)}: {what}, access is refused", hint="check the credentials that the driver takes"
         ) from error
     except Exception as error:  # drivers raise the errors of their own libraries
+        # Of what is written it is the bucket, or an upload that the store has forgotten.
+        if isinstance(error, FileNotFoundError) and what == READING:
+            raise UserError(f"{shown(url)}: there is no such file or folder", hint="check the URL") from error
         reason = without_secrets(str(error)) or type(error).__name__
         raise UserError(
-            f"{shown(url)}: {what} ({reason})", hint="check the URL and the connection"
+            f"{shown(url)}: {what} ({reason})",
+            hint="check the URL, the connection and the credentials that the driver takes",
         ) from error

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -8,14 +9,18 @@ from uuid import uuid4
 
 from maskrcnn.errors import UserError
 
+# As a path, which has one slash of two.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, whose folder is made; what is written there takes the name on leaving.
 
     After any error or interruption an older file of that name is as it was, and the temporary one is gone.
-    Raises UserError where the disk refuses.
+    Raises UserError where the disk refuses, and for what is a URL.
     """
+    on_this_machine(path)
     temporary = temporary_path(path)
     try:
         with disk_errors_told(path):
@@ -25,6 +30,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # its folder may not be one
             temporary.unlink()
+
+
+def on_this_machine(path: Path) -> None:
+    """Raise UserError for a URL, before a folder `s3:` is made of it."""
+    if URL.match(str(path)):
+        raise UserError(
+            f"{shown(path)}: is a URL, and this is written on this machine only",
+            hint="name a file or folder, and copy that",
+        )
 
 
 def temporary_path(path: Path) -> Path:

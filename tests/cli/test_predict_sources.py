@@ -235,6 +235,23 @@ def test_images_of_one_name_at_two_addresses_do_not_overwrite_each_other(
     assert len(files_in(here / "predictions")) == 2
 
 
+def test_images_come_from_a_store_and_pictures_go_to_one(
+    run: Run, finds: Finds, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("MASKRCNN_CACHE", str(here / "cache"))
+    memory.pipe("/bucket/photos/a.jpg", (here / "photos/0.jpg").read_bytes())
+    try:
+        ran = run("predict", "model", "memory://bucket/photos", "--out", "memory://bucket/found")
+        assert (ran.code, ran.out.split()[0]) == (0, "a.jpg")
+        assert ran.err.splitlines()[-1] == "1 file -> memory://bucket/found"
+        assert memory.find("/bucket/found") == ["/bucket/found/a.jpg"]
+    finally:
+        memory.store.clear()
+    assert not (here / "predictions").exists()
+    assert not (here / "memory:").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -242,7 +259,7 @@ def test_images_of_one_name_at_two_addresses_do_not_overwrite_each_other(
         (("camera:front",), "camera:front: names no camera"),
         (("rtsp://me:secret@127.0.0.1:9/door",), "rtsp://...@127.0.0.1:9/door: Connection refused"),
         (("camera:0", "photos"), "camera:0: has no end, and there are sources after it"),
-        (("s3://bucket/a.jpg",), "s3://bucket/a.jpg: addresses of s3 cannot be read"),
+        (("rstp://door/a",), "rstp://door/a: there is no driver for rstp:// here"),
         (("http://127.0.0.1:9/a.zip",), "http://127.0.0.1:9/a.zip: is an archive"),
         (("http://127.0.0.1:9/a.mp4",), "http://127.0.0.1:9/a.mp4: Connection refused"),
         (("http://[bad/a.jpg",), "is no address"),

@@ -54,7 +54,9 @@ def test_train_writes_their_checkpoints_and_goes_on_from_one(
 ) -> None:
     assert mindspore.main([*TRAIN, "--save_dir", "one", "--lr_init", "0.01"]) == 0
     said = capsys.readouterr()
-    assert said.out == "one/best.safetensors\n"
+    (log,) = Path("one/logs").iterdir()
+    assert said.out == log.read_text() + "one/best.safetensors\n"
+    assert "[INFO] Epoch 2/2, step 3/3, loss: " in said.out
     assert "lr_init: 0.01 -> training.learning_rate=0.01" in said.err
     names = [f"MaskRCNN_det_resnet18_epoch{epoch}_rank0.ckpt" for epoch in (1, 2)]
     assert sorted(os.listdir("one/checkpoints")) == names
@@ -78,10 +80,13 @@ def test_eval_measures_every_checkpoint_of_a_folder_and_infer_draws(
     words = ("--config", CONFIG, "--device_target", "CPU", "--mix", "True")
     assert mindspore.main(["eval", *words, "--ckpt_path", "one/checkpoints", "--save_dir", "seen"]) == 0
     said = capsys.readouterr()
-    assert said.out.count("2 images, 4 objects") == 2
+    assert said.out.count("eval dataset size, 2") == 2
+    assert said.out.count("coco eval segm result") == 2
     assert "one/checkpoints/MaskRCNN_det_resnet18_epoch2_rank0.ckpt" in said.err
-    (results,) = Path("seen/eval").glob("predict_*.json")
-    assert isinstance(json.loads(results.read_text()), list)
+    results = list(Path("seen/eval").glob("predict_*.json"))
+    assert [type(json.loads(each.read_text())) for each in results] == [list, list]
+    (log,) = Path("seen/logs").iterdir()
+    assert said.out == log.read_text()
     checkpoint = "one/checkpoints/MaskRCNN_det_resnet18_epoch2_rank0.ckpt"
     named = ["--ckpt_path", checkpoint, "--imgs", "coco/val", "--save_dir", "drawn"]
     assert mindspore.main(["infer.py", *words, *named]) == 0
@@ -212,7 +217,30 @@ def test_two_processes_as_their_scripts_start_them_share_each_batch(place: Path)
     said = [process.communicate(timeout=240)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert "2 processes share each batch of 4" in said[0]
+    assert len(os.listdir("one/logs")) == 1
     assert "batch_size" in said[0] and "batch_size" not in said[1]
+
+
+@pytest.mark.slow
+def test_two_processes_that_evaluate_have_a_result_list_each(place: Path) -> None:
+    assert mindspore.main([*TRAIN, "--save_dir", "one", "--run_eval", "False"]) == 0
+    words = ("eval", "--config", CONFIG, "--device_target", "CPU", "--save_dir", "seen")
+    checkpoint = ("--ckpt_path", "one/checkpoints/MaskRCNN_det_resnet18_epoch2_rank0.ckpt")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "maskrcnn.compat.mindspore", *words, *checkpoint],
+            env=os.environ | {"RANK_ID": rank, "RANK_SIZE": "2", "DEVICE_ID": rank, "MASTER_PORT": "29634"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert "coco eval segm result" in said[0] and not said[1]
+    folder = Path("seen/eval_parallel/eval_epoch0-step0")
+    assert sorted(os.listdir(folder)) == [f"epoch0-step0-rank{rank}.json" for rank in (0, 1)]
+    assert not Path("seen/eval").exists()
 
 
 @pytest.mark.data
@@ -229,7 +257,7 @@ def test_real_photographs_are_learnt_and_measured(
     checkpoint = "one/checkpoints/MaskRCNN_det_resnet18_epoch2_rank0.ckpt"
     words = ["eval", "--config", CONFIG, "--device_target", "CPU", "--ckpt_path", checkpoint]
     assert mindspore.main([*words, "--save_dir", "seen"]) == 0
-    theirs = precision(capsys.readouterr().out)
+    theirs = in_their_tables(capsys.readouterr().out)
     files = ["--annotations", "coco/annotation/instances_val.json", "--images", "coco/val"]
     more = ["--device", "cpu", "--save", "ours.json"]
     ours = CliRunner().invoke(app, ["eval", "one/model.safetensors", *files, *more])
@@ -240,6 +268,7 @@ def test_real_photographs_are_learnt_and_measured(
         sorted(item["score"] for item in json.loads(Path(name).read_text())) for name in (seen, "ours.json")
     ]
     assert len(found[0]) == len(found[1]) > 100
+    assert {"label_id", "segmentation"} < json.loads(seen.read_text())[0].keys()
     # float32: the norms of a .ckpt have their statistics, those of a model file are folded
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
 
@@ -257,6 +286,12 @@ def layout(source: Path, folder: Path) -> None:
             target = folder / name / image["file_name"]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(picture)
+
+
+def in_their_tables(text: str) -> list[float]:
+    """AP of boxes and masks."""
+    rows = [line for line in text.splitlines() if "(AP) @[ IoU=0.50:0.95 | area=   all" in line]
+    return [float(line.split("=")[-1]) for line in rows]
 
 
 def precision(text: str) -> list[float]:

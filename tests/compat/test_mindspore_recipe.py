@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from small_mindspore import write_configs, write_shapes
 
+from maskrcnn.compat.mindspore import OPTIONS
 from maskrcnn.compat.mindspore_config import merged, read_config
 from maskrcnn.compat.mindspore_keys import Asked
 from maskrcnn.compat.mindspore_recipe import Translation, translate
@@ -45,6 +46,28 @@ def test_no_key_of_their_files_is_unknown(tmp_path: Path) -> None:
         "backbone.pretrained",
         "backbone.frozen_2stage",
     ]
+
+
+# Options of their train.py, eval.py and infer.py but for --config, with values.
+OPTIONS_OF_THEIRS = {
+    **{"seed": 1, "ms_mode": 0, "ms_loss_scaler": "static", "ms_loss_scaler_value": 256.0},
+    **{"num_parallel_workers": 8, "device_target": "CPU", "resume_ckpt": "x.ckpt", "batch_size": 2},
+    **{"mix": True, "run_eval": True, "eval_parallel": True, "log_interval": 100, "lr_init": 0.02},
+    **{
+        "save_dir": "output",
+        "run_profilor": False,
+        "enable_modelarts": False,
+        "data_url": "",
+        "ckpt_url": "",
+    },
+    **{"train_url": "", "data_dir": "/cache/data", "ckpt_path": "x.ckpt", "imgs": "imgs"},
+}
+
+
+def test_every_option_of_their_scripts_is_taken_and_has_a_meaning(tmp_path: Path) -> None:
+    assert {*OPTIONS} - {"config", "exact", "model"} == {*OPTIONS_OF_THEIRS}
+    told = list(translated(tmp_path, OPTIONS_OF_THEIRS).told())
+    assert [line for line in told if line.startswith("unknown")] == []
 
 
 def test_the_schedule_and_the_optimizer_are_theirs(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 DATA = (
     "Annotations: a COCO or VIA .json, a CVAT .xml, a YOLO data.yaml, or a folder of COCO, labelme, VOC, "
-    "YOLO or label images."
+    "YOLO or label images; also as a URL of a store, as s3://bucket/coco."
 )
-IMAGES = "Folder of the pictures, where it is not `images` beside the file or the file's own."
+IMAGES = "Folder or URL of the pictures, where it is not `images` beside the file or the file's own."
 SPLIT = "train, val or test of a YOLO or VOC set."
 EXAMPLES = 3
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help=DATA)]
-Images = Annotated[Path | None, typer.Option(help=IMAGES)]
+Data = Annotated[str, typer.Argument(metavar="DATA", help=DATA)]
+Images = Annotated[str | None, typer.Option(metavar="PATH", help=IMAGES)]
 Part = Annotated[str | None, typer.Option("--split", help=SPLIT)]
 
 app = typer.Typer(no_args_is_help=True, help="Check, describe, convert, divide and view annotations.")
@@ -44,11 +44,10 @@ def check(
 ) -> None:
     """Find what would stop or spoil a training; exit code 1 if there is an error in the annotations."""
     from maskrcnn.data.doctor import examine
-    from maskrcnn.data.read import read_annotations
 
     if crowds not in ("keep", "instance"):
         raise UserError(f"--crowds {crowds}: is no choice", hint="choose keep or instance")
-    content = read_annotations(data, images, split)
+    content = _read(data, images, split)
     findings = examine(content)
     if as_json:
         _print_json([vars(finding) for finding in findings])
@@ -58,6 +57,18 @@ def check(
         _fix(content, fix, crowds)
     elif any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _read(data: str, images: str | None, split: str | None = None) -> "Content":
+    """Annotations of this machine, or of a store as a copy in the cache."""
+    from maskrcnn.data.read import read_annotations
+    from maskrcnn.storage import fetched_path
+
+    def say(words: str) -> None:
+        print(words, file=sys.stderr)
+
+    folder = None if images is None else fetched_path(images, say)
+    return read_annotations(fetched_path(data, say), folder, split)
 
 
 def _fix(content: "Content", out: Path, crowds: Any) -> None:
@@ -104,13 +115,12 @@ def stats(
     """Count pictures and objects, and tell whether a model's input and anchors fit their sizes."""
     from dataclasses import asdict
 
-    from maskrcnn.data.read import read_annotations
     from maskrcnn.data.statistics import describe
     from maskrcnn.predict import model_path
     from maskrcnn.weights.model_file import read_spec
 
     spec = read_spec(model_path(model))
-    found = describe(read_annotations(data, images, split), spec.preprocess, spec.model.anchors)
+    found = describe(_read(data, images, split), spec.preprocess, spec.model.anchors)
     if as_json:
         _print_json(asdict(found))
     else:
@@ -151,7 +161,6 @@ def convert(
     split: Part = None,
 ) -> None:
     """Write annotations in another format; the pictures are linked, or copied, into a folder."""
-    from maskrcnn.data.read import read_annotations
     from maskrcnn.data.write import TARGETS, relative_to, write_content
 
     if to not in TARGETS:
@@ -161,7 +170,7 @@ def convert(
             f"{out}: {'coco is one file' if to == 'coco' else f'{to} is a folder'}",
             hint="end its name in .json" if to == "coco" else "leave .json out, or say --to coco",
         )
-    content = _usable(read_annotations(data, images, split))
+    content = _usable(_read(data, images, split))
     write_content(relative_to(content, out.absolute().parent) if to == "coco" else content, out, to)
     counts = f"{len(content.pictures)} images, {len(content.instances)} objects"
     print(f"{content.format} -> {to}: {counts}   -> {out}")
@@ -189,7 +198,6 @@ def split_(
     images: Images = None,
 ) -> None:
     """Divide a data set so that every part has its share of every class; the pictures stay where they are."""
-    from maskrcnn.data.read import read_annotations
     from maskrcnn.data.split import split
     from maskrcnn.data.write import relative_to, write_coco
 
@@ -197,7 +205,7 @@ def split_(
         raise UserError(
             f"--val {val} and --test {test} leave nothing to train on", hint="give smaller shares"
         )
-    content = _usable(read_annotations(data, images))
+    content = _usable(_read(data, images))
     shares = {"train": 1 - val - test, "val": val, "test": test}
     parts = split(content, {name: share for name, share in shares.items() if share > 0}, seed)
     for name, part in parts.items():
@@ -216,12 +224,11 @@ def view(
     """Draw annotations over their pictures."""
     from collections import defaultdict
 
-    from maskrcnn.data.read import read_annotations
     from maskrcnn.data.view import drawn
     from maskrcnn.data.write import inside_name
     from maskrcnn.results.files import write_picture
 
-    content = read_annotations(data, images, split)
+    content = _read(data, images, split)
     of_image = defaultdict(list)
     for one in content.instances:
         of_image[one.image_id].append(one)

@@ -29,6 +29,7 @@ ROUNDING = 1e-9
 SECONDS = 30
 
 MODEL = "Model file, or `example`; left out where --detections is given."
+ANNOTATIONS = "COCO annotation file; it and what follows may be URLs of a store, as s3://bucket/val.json."
 IMAGES = "Folder that the annotations' file names start from."
 DETECTIONS = "COCO results list to score instead of a model's, of any program."
 AT_LEAST = "Exit with 1 if this number of --json is below the value, as segm/AP=0.34. Repeatable."
@@ -46,16 +47,18 @@ MASK_AREAS = (
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)] = None,
-    annotations: Annotated[Path | None, typer.Option(help="COCO annotation file.")] = None,
-    images: Annotated[Path | None, typer.Option(help=IMAGES)] = None,
-    detections: Annotated[Path | None, typer.Option(help=DETECTIONS)] = None,
+    annotations: Annotated[str | None, typer.Option(metavar="PATH", help=ANNOTATIONS)] = None,
+    images: Annotated[str | None, typer.Option(metavar="PATH", help=IMAGES)] = None,
+    detections: Annotated[str | None, typer.Option(metavar="PATH", help=DETECTIONS)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     at_least: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help=AT_LEAST)] = None,
     metric_result: Annotated[bool, typer.Option("--metric-result", help=METRIC)] = False,
     max_detections: Annotated[int, typer.Option(min=100, help=MOST)] = 100,
     score: Annotated[float, typer.Option(min=0, max=1, help=SCORE)] = 0.5,
     mask_areas: Annotated[bool, typer.Option("--mask-areas", help=MASK_AREAS)] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the model's COCO results list here.")] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Write the model's COCO results list here.")
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help=FLIP)] = False,
     scales: Annotated[str, typer.Option(metavar="PIXELS,...", help=SCALES)] = "",
     tiles: Annotated[str | None, typer.Option(metavar="SIDE[,OVERLAP]", help=TILES)] = None,
@@ -78,16 +81,18 @@ def evaluate(
         from maskrcnn.evaluation import coco_metrics
         from maskrcnn.evaluation.ground_truth import read_ground_truth
         from maskrcnn.evaluation.result_list import read_results
+        from maskrcnn.storage import fetched_path, is_url
 
-        truth, start, seconds = read_ground_truth(annotations), perf_counter(), None
+        truth, seconds = read_ground_truth(fetched_path(annotations, _say)), None
         if detections is None:
-            run = _Run(
-                str(model), device, batch, threads, engine, flip, _sides(scales), tiles, max_detections
-            )
-            results = _predicted(run, Path(images or ""), truth, save, team)
+            folder = fetched_path(images or "", _say)
+            named = str(fetched_path(model, _say)) if model and is_url(model) else str(model)
+            run = _Run(named, device, batch, threads, engine, flip, _sides(scales), tiles, max_detections)
+            start = perf_counter()
+            results = _predicted(run, folder, truth, save, team)
             seconds = perf_counter() - start
         elif team.place.is_first:
-            results = read_results(detections, truth)
+            results = read_results(fetched_path(detections, _say), truth)
         if team.place.is_first:
             options = max_detections, score, mask_areas
             metrics = coco_metrics.evaluate(truth, results, ("bbox", "segm"), *options)
@@ -114,10 +119,10 @@ def tell(
 
 def _refuse_what_cannot_work(
     model: str | None,
-    images: Path | None,
-    annotations: Path | None,
-    detections: Path | None,
-    save: Path | None,
+    images: str | None,
+    annotations: str | None,
+    detections: str | None,
+    save: str | None,
 ) -> None:
     if annotations is None:
         raise UserError("--annotations is missing", hint="name the COCO annotation file with the truth")
@@ -214,9 +219,7 @@ def metric_lines(metrics: "Metrics", limits: "Sequence[Limit]", seconds: float |
     return rows
 
 
-def _predicted(
-    run: _Run, folder: Path, truth: "GroundTruth", save: Path | None, team: "Team"
-) -> "ResultList":
+def _predicted(run: _Run, folder: Path, truth: "GroundTruth", save: str | None, team: "Team") -> "ResultList":
     """What a model finds in all images, also written to `save`; in processes other than the first nothing."""
     from dataclasses import replace
 
@@ -246,14 +249,19 @@ def _predicted(
 
 
 @contextmanager
-def _writing(path: Path | None) -> "Iterator[IO[str] | None]":
-    """The file that takes its name when everything is in it."""
+def _writing(path: str | None) -> "Iterator[IO[str] | None]":
+    """The file that takes its name, or goes to the store, when everything is in it."""
+    from maskrcnn.storage import sent_file
     from maskrcnn.whole_file import whole_file
 
     if path is None:
         yield None
         return
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with (
+        sent_file(path, _say) as here,
+        whole_file(here) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         yield file
 
 
@@ -365,6 +373,10 @@ def _confusions(metrics: "KindMetrics", score: float) -> list[str]:
         if matrix[row, column]:
             rows.append(f"  {matrix[row, column]:5d}  {names[row]} found as {names[column]}")
     return rows
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 def _number(value: float, digits: int = 4) -> str:

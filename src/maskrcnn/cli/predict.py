@@ -26,8 +26,10 @@ SCORE = 0.5
 MODEL = "Model file, `example` for the one that comes along, or zoo:NAME."
 SOURCES = (
     "Image files, folders, patterns such as 'photos/*.jpg', archives (.zip, .tar), videos, http addresses, "
-    "camera:0, rtsp:// streams, and - for a list of these on standard input."
+    "camera:0, rtsp:// streams, places of a store as s3://bucket/photos, and - for a list of these on "
+    "standard input."
 )
+OUT = "Folder to write to, or a place of a store, as s3://bucket/found."
 SAVE = (
     "What to write, with commas: image (a picture each, an annotated video), json (a file each), masks (a "
     "PNG of instance numbers each), coco (one predictions.json, a COCO results list), labelme, geojson and "
@@ -54,7 +56,7 @@ SHOW_FPS = "Draw into videos how many frames a second are done, and tell it at t
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SOURCES)],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("predictions"),
+    out: Annotated[str, typer.Option(metavar="FOLDER", help=OUT)] = "predictions",
     save: Annotated[str | None, typer.Option(help=SAVE, show_default=False)] = None,
     score: Annotated[float | None, typer.Option(min=0, max=1, help=LEAST)] = None,
     device: Annotated[
@@ -80,14 +82,18 @@ def predict(
     from maskrcnn.media.find import find_sources, words_in
     from maskrcnn.predict import open_model
 
-    with together(device) as team, _showing(show, delay, show_fps, team) as showing:
+    with (
+        together(device) as team,
+        _showing(show, delay, show_fps, team) as showing,
+        _written_to(out, team) as folder,
+    ):
         _refuse_to_share(sources, (), team)
         listed = words_in(sys.stdin.buffer.read()) if "-" in sources else []
-        parts = find_sources(sources, listed, skip=out)
+        parts = find_sources(_brought(sources), _brought(listed), skip=folder)
         _check_ends(parts, endless=frames is None and seconds is None)
         _refuse_to_share(sources, parts, team)
         kinds = _kinds(("" if stream or show else "image") if save is None else save)
-        output = replace(_output(parts, out, kinds, score, annotations), boxes=boxes)
+        output = replace(_output(parts, folder, kinds, score, annotations), boxes=boxes)
         predictor = open_model(model, device, batch, threads, engine)
         if tiles is not None:
             from maskrcnn.tiles import tiled
@@ -136,6 +142,40 @@ def _predict_all(
     if account.listed and coco is not None:
         account.words(f"{account.listed} images   -> {coco_path}")
     account.finish()
+
+
+@contextmanager
+def _written_to(out: str, team: "Team") -> "Iterator[Path]":
+    """The folder on this machine; what is in it goes to the store that `out` may name."""
+    from maskrcnn.media.find import in_a_store
+
+    if not in_a_store(out):
+        yield Path(out)
+        return
+    from maskrcnn.storage import sent_folder
+
+    if team.place.count > 1:
+        raise UserError(
+            f"--out {out}: cannot be shared by {team.place.count} processes",
+            hint="name a folder, or start one process",
+        )
+    with sent_folder(out, _say) as folder:
+        yield folder
+
+
+def _brought(words: "Sequence[str]") -> list[str]:
+    """With copies on this machine in the place of what lies in a store."""
+    from maskrcnn.media.find import in_a_store
+
+    if not any(map(in_a_store, words)):
+        return list(words)
+    from maskrcnn.storage import fetched_path
+
+    return [str(fetched_path(word, _say)) if in_a_store(word) else word for word in words]
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 def _refuse_to_share(sources: Sequence[str], parts: "Sequence[Stills | Moving]", team: "Team") -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from maskrcnn.spec import Spec
     from maskrcnn.storage import Mirror
     from maskrcnn.training.loop import Trained
-    from maskrcnn.training.progress import Line
+    from maskrcnn.training.progress import Line, Watch
     from maskrcnn.training.run_file import RunFile
 
 DATA = (
@@ -132,10 +133,11 @@ def _with_numbers(run: "RunFile", numbers: dict[str, Any]) -> "RunFile":
     return replace(run, training=replace(run.training, **numbers))
 
 
-def learn(run: "RunFile", resume: bool) -> None:
+def learn(run: "RunFile", resume: bool, watched_by: "Callable[[Watch], Watch]" = lambda told: told) -> None:
     """Train, telling on stderr how it goes and printing the path of the model.
 
-    resume: the run's folder holds a run to go on with; else it must not hold one. Raises UserError.
+    resume: the run's folder holds a run to go on with; else it must not hold one. watched_by: is given what
+    tells of the run, and returns what is told of it. Raises UserError.
     """
     from maskrcnn.backends.pytorch import choose_device
     from maskrcnn.training.keeping import sent_at_the_end, stopped_in_order, with_local_copies
@@ -156,7 +158,7 @@ def learn(run: "RunFile", resume: bool) -> None:
     if device.type in ("cuda", "npu") and here.count > 1:
         device = choose_device(f"{device.type}:{here.local}")
     with stopped_in_order(), joined(device.type) as processes:
-        watch = Told(processes.is_first, run.training.batch)
+        watch = watched_by(Told(processes.is_first, run.training.batch))
         if processes.is_first:
             write_run(named, out)
             if mirror is not None:
@@ -174,7 +176,7 @@ def _trained(
     measure: "Content | None",
     device: Any,
     processes: Any,
-    watch: "Told",
+    watch: "Watch",
     mirror: "Mirror | None",
 ) -> "Trained":
     import torch

@@ -1,12 +1,13 @@
 """`python -m maskrcnn.compat.mindspore train|eval|infer`: command lines of mindspore-lab's RCNN over ours."""
 
+import json
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
-from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -14,16 +15,20 @@ from typing import Any, NoReturn
 from maskrcnn.compat.mindspore_config import MindSporeConfig, merged, read_config
 from maskrcnn.compat.mindspore_groups import device_of
 from maskrcnn.compat.mindspore_keys import Asked
+from maskrcnn.compat.mindspore_log import KINDS, LoggedRun, RcnnLog, coco_table
 from maskrcnn.compat.mindspore_recipe import Translation, translate
+from maskrcnn.compat.mindspore_results import files_of_processes, lone_file, write_results
 from maskrcnn.errors import UserError
 from maskrcnn.launch import place_of
-from maskrcnn.storage import Mirror
+from maskrcnn.storage import Mirror, cached_folder, fetched_path, is_url
 from maskrcnn.whole_file import shown
 
 INTERRUPTED, WRONG = 130, 2
 DATA_DIR = "/cache/data"
 SAVE_DIR = "output"
 CHECKPOINTS = (".ckpt", ".safetensors")
+# Addresses that `maskrcnn predict` reads itself.
+OF_PREDICT = ("http://", "https://", "rtsp://", "camera:")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -124,54 +129,117 @@ def _train(given: dict[str, Any]) -> int:
     translation = translate(asked)
     _tell(translation.told())
     run = read_run(None, translation.given, translation.settings)
-    run = replace(run, checkpoints_for="mindspore")
-    if asked.get("enable_modelarts") and asked.get("train_url"):
-        run = replace(run, mirror=asked.get("train_url"))
-    holds, out = (Path(run.out) / CHECKPOINT).exists(), Path(run.out).resolve()
-    if holds and out not in Path(run.resume_from).resolve().parents:
+    out, url = _saved_to(asked)
+    run = replace(run, checkpoints_for="mindspore", out=str(out), mirror=url)
+    if url:
+        run = replace(run, resume_from=_brought(url, out, run.resume_from))
+    holds = (out / CHECKPOINT).exists()
+    if holds and out.resolve() not in Path(run.resume_from).resolve().parents:
         raise UserError(
-            f"{run.out}: already holds a run",
-            hint="name another --save_dir, or go on with one of its checkpoints by --resume_ckpt",
+            f"{url or out}: already holds a run",
+            hint=f"name another {'place' if url else '--save_dir'}, or go on with one of its checkpoints by "
+            "--resume_ckpt",
         )
+    log, training = RcnnLog.begun(out, print), run.training
     # A run's own checkpoint has what MindSpore's has, and more.
-    learn(run, resume=holds)
+    learn(run, holds, lambda told: LoggedRun(told, log, training.epochs, training.batch, asked.exact))
     return 0
 
 
+def _saved_to(asked: Asked) -> tuple[Path, str]:
+    """The folder of results, and the URL of the store that it is sent to; "" for none."""
+    named = str(asked.get("save_dir"))
+    if is_url(named):
+        return cached_folder(named), named
+    url = asked.get("train_url") if asked.get("enable_modelarts") else ""
+    return Path(named), str(url or "")
+
+
+def _brought(url: str, folder: Path, checkpoint: str) -> str:
+    """Bring what an earlier job has left in the store: this machine may be another one.
+
+    checkpoint: to go on from; -> the one of the folder, where it is a URL of the same place.
+    """
+    mirror, begin = Mirror(url, folder), f"{url.rstrip('/')}/"
+    if mirror.exists():
+        mirror.fetch()
+    return str(folder / checkpoint.removeprefix(begin)) if checkpoint.startswith(begin) else checkpoint
+
+
 def _eval(given: dict[str, Any]) -> int:
+    from maskrcnn.evaluation.ground_truth import read_ground_truth
+
     asked = _asked({**given, "run_eval": True}, {"save_dir": SAVE_DIR})
     translation = translate(asked)
     _tell(translation.told_of_model())
-    annotations, images = (translation.given.get(name, "") for name in ("val", "val_images"))
-    if not annotations:
+    if not translation.given.get("val"):
         raise UserError("data.val_anno_path is missing", hint="name the annotations in the configuration")
-    found = Path(asked.get("save_dir")) / "eval" / f"predict_{datetime.now(UTC):%Y_%m_%d_%H_%M_%S}.json"
-    options = ["--annotations", annotations, "--images", images, "--save", str(found)]
+    annotations, images = (_fetch(translation.given[name]) for name in ("val", "val_images"))
+    (save_dir, url), checkpoints = _saved_to(asked), _checkpoints(asked)
+    truth, log = read_ground_truth(annotations), RcnnLog.begun(save_dir, print)
+    options = ["--annotations", str(annotations), "--images", str(images), "--json"]
     options += ["--batch", str(given.get("batch_size", 1)), *_device(given)]
+    shared = asked.processes > 1 and asked.get("infer.eval_parallel") is not False
     worst = 0
-    for path in _checkpoints(asked):
-        with _as_model(path, translation, Path(annotations)) as model:
+    for path in checkpoints:
+        if shared:
+            results = files_of_processes(save_dir, path, asked.processes, alone=len(checkpoints) == 1)
+        else:
+            results = [lone_file(save_dir)]
+        with TemporaryDirectory(prefix="maskrcnn-") as folder:
+            model, found = _model_of(path, translation, Path(folder), truth.names), Path(folder, "found.json")
             _tell([shown(path)])
-            worst = max(worst, _verb(path, "eval", str(model), *options))
+            with redirect_stdout(StringIO()) as printed:
+                code = _verb(path, "eval", str(model), *options, "--save", str(found))
+            if printed.getvalue():
+                write_results(found, results, truth)
+                _log_evaluation(log, path, json.loads(printed.getvalue()), results)
+        worst = max(worst, code)
         if worst == INTERRUPTED:
             break
-    if asked.get("enable_modelarts") and asked.get("train_url") and place_of(os.environ).is_first:
-        Mirror(asked.get("train_url"), Path(asked.get("save_dir"))).send()
+    _send(save_dir, url)
     return worst
+
+
+def _log_evaluation(log: RcnnLog, path: Path, numbers: dict[str, Any], results: list[Path]) -> None:
+    log.info(f"eval {shown(path)}")
+    log.info(f"eval dataset size, {numbers['images']}")
+    log.info(f"Save bbox prediction result. {', '.join(shown(each) for each in results)}")
+    for kind in KINDS:
+        log.info(coco_table(kind, numbers))
+    log.info("Finish inference...")
 
 
 def _infer(given: dict[str, Any]) -> int:
     asked = _asked(given, {"save_dir": SAVE_DIR, "imgs": "imgs"})
     translation = translate(asked)
     _tell(translation.told_of_model())
-    worst = 0
+    (save_dir, url), worst = _saved_to(asked), 0
     for path in _checkpoints(asked):
-        with _as_model(path, translation, None, asked.get("data.names")) as model:
-            out, images = asked.get("save_dir"), asked.get("imgs")
+        with TemporaryDirectory(prefix="maskrcnn-") as folder:
+            model = _model_of(path, translation, Path(folder), asked.get("data.names") or ())
+            out, images = str(save_dir), str(asked.get("imgs"))
+            if not images.startswith(OF_PREDICT):
+                images = str(_fetch(images))
             worst = max(worst, _verb(path, "predict", str(model), images, "--out", out, *_device(given)))
         if worst == INTERRUPTED:
             break
+    _send(save_dir, url)
     return worst
+
+
+def _send(folder: Path, url: str) -> None:
+    if not url or not place_of(os.environ).is_first:
+        return
+    try:
+        Mirror(url, folder).send()
+    except UserError as error:
+        raise UserError(f"{error.message}; the results are in {shown(folder)}", error.hint) from error
+
+
+def _fetch(place: str) -> Path:
+    """A path of this machine: of a URL that of a copy."""
+    return fetched_path(place, lambda words: _tell([words]))
 
 
 def _asked(given: dict[str, Any], defaults: dict[str, Any]) -> Asked:
@@ -189,7 +257,8 @@ def _asked(given: dict[str, Any], defaults: dict[str, Any]) -> Asked:
 def _fetched(config: MindSporeConfig) -> MindSporeConfig:
     """The configuration with `dataset_dir` below `data_dir`, where the data set of `data_url` is then."""
     folder = Path(config.get("data_dir", DATA_DIR))
-    for key, place in (("data_url", folder), ("ckpt_url", folder.parent / "ckpt")):
+    checkpoints = Path(config.get("ckpt_dir", folder.parent / "ckpt"))
+    for key, place in (("data_url", folder), ("ckpt_url", checkpoints)):
         if config.get(key):
             count = Mirror(config.get(key), place).fetch()
             if place_of(os.environ).is_first:
@@ -208,7 +277,7 @@ def _checkpoints(asked: Asked) -> list[Path]:
     named = asked.get("ckpt_path")
     if not named:
         raise UserError("--ckpt_path is missing", hint="name a .ckpt, a model file or a folder of them")
-    path = Path(named)
+    path = _fetch(named)
     if not path.is_dir():
         return [path]
     found = sorted(each for each in path.iterdir() if each.suffix in CHECKPOINTS)
@@ -217,35 +286,18 @@ def _checkpoints(asked: Asked) -> list[Path]:
     return found
 
 
-@contextmanager
-def _as_model(
-    path: Path, translation: Translation, annotations: Path | None, names: Any = None
-) -> Iterator[Path]:
-    """A model file of a .ckpt, with the classes of the annotations and thresholds and sizes as configured."""
+def _model_of(path: Path, translation: Translation, folder: Path, names: Sequence[str]) -> Path:
+    """A model file of a .ckpt, in the folder, with these classes and thresholds and sizes as configured."""
     from maskrcnn.weights.convert import convert
 
     if path.suffix == ".safetensors":
-        yield path
-        return
-    if annotations is not None:
-        from maskrcnn.evaluation.ground_truth import read_ground_truth
-
-        truth = read_ground_truth(annotations)
-        names = [
-            truth.names[row] for row in sorted(range(len(truth.names)), key=truth.category_ids.__getitem__)
-        ]
-    with TemporaryDirectory(prefix="maskrcnn-") as folder:
-        classes = Path(folder) / "classes.txt"
-        classes.write_text("".join(f"{name}\n" for name in names or ()), encoding="utf-8")
-        model = Path(folder) / f"{path.stem}.safetensors"
-        convert(
-            path,
-            model,
-            origin="mindspore",
-            classes=classes if names else None,
-            settings=translation.of_model(),
-        )
-        yield model
+        return path
+    classes = folder / "classes.txt"
+    classes.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    model = folder / f"{path.stem}.safetensors"
+    settings = translation.of_model()
+    convert(path, model, origin="mindspore", classes=classes if names else None, settings=settings)
+    return model
 
 
 def _device(given: dict[str, Any]) -> list[str]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.compat.mindspore_keys import Asked, Meaning, left_out, setting
+from maskrcnn.compat.mindspore_passes import Pass, pass_of
 from maskrcnn.errors import UserError
-from maskrcnn.storage import Mirror, is_url
+from maskrcnn.storage import Mirror, fetched_path, is_url
 
 Meanings = Mapping[str, Meaning]
 
@@ -43,18 +44,34 @@ def start(asked: Asked) -> Meanings:
 
 
 def schedule(asked: Asked) -> Meanings:
-    """Epochs, and milestones as shares of them."""
-    epochs, steps = number(asked, "epochs"), asked.get("lr.milestones")
-    found = {"epochs": Meaning((setting("training.epochs", epochs),))}
-    if steps is not None:
-        if not isinstance(steps, list) or not all(isinstance(each, int | float) for each in steps):
-            raise UserError(f"lr.milestones: {steps}: is no list of epochs", hint="write it like [8, 11]")
-        shares = [each / epochs for each in steps]
+    """Epochs, and milestones as shares of them; with `exact` their epochs are longer than a pass."""
+    epochs, marks = number(asked, "epochs"), asked.get("lr.milestones")
+    counted = _pass_of(asked) if asked.exact else None
+    settings, words = [setting("training.epochs", epochs)], ""
+    if counted is not None:
+        settings.append(setting("training.steps", round(epochs * counted.steps)))
+        words = f"each of {counted.steps} steps: {counted.length} rounded up by log_interval"
+    found = {"epochs": Meaning(tuple(settings), words)}
+    if marks is not None:
+        if not isinstance(marks, list) or not all(isinstance(each, int | float) for each in marks):
+            raise UserError(f"lr.milestones: {marks}: is no list of epochs", hint="write it like [8, 11]")
+        # Theirs count in passes.
+        share = 1.0 if counted is None else counted.length / counted.steps
         found["lr.milestones"] = Meaning(
-            (setting("training.schedule", "steps"), setting("training.milestones", shares)),
+            (
+                setting("training.schedule", "steps"),
+                setting("training.milestones", [share * each / epochs for each in marks]),
+            ),
             "shares of the run",
         )
     return found
+
+
+def _pass_of(asked: Asked) -> Pass | None:
+    place = given(asked).get("data", "")
+    path = fetched_path(place, lambda words: None)
+    batch, interval = int(number(asked, "batch_size")), int(number(asked, "log_interval"))
+    return pass_of(path, batch, asked.processes, interval)
 
 
 def proposals(asked: Asked) -> Meanings:
@@ -142,7 +159,7 @@ def storing(asked: Asked) -> Meanings:
     """Folders, the object store and checkpoints: read by who calls."""
     found = {key: Meaning(words="taken") for key in ("save_dir", "resume_ckpt", "ckpt_path", "imgs")}
     words = "taken" if asked.get("enable_modelarts") else "only with enable_modelarts True"
-    keys = ("enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir")
+    keys = ("enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "ckpt_dir")
     return found | {key: Meaning(words=words) for key in keys}
 
 

@@ -11,7 +11,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.export.staged import REJECTED
 from maskrcnn.spec import Check, Spec
 from maskrcnn.stored_spec import KEY, PARTS_FILE, engine_header, plan_offset, stored_spec
-from maskrcnn.whole_file import disk_errors_told, temporary_path
+from maskrcnn.whole_file import disk_errors_told, on_this_machine, temporary_path
 
 BLOCK = 1 << 24
 
@@ -20,8 +20,9 @@ BLOCK = 1 << 24
 def own_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` for what is not yet to have its name; it is gone afterwards, with what is left.
 
-    Raises UserError where the disk refuses.
+    Raises UserError where the disk refuses, and for what is a URL.
     """
+    on_this_machine(out)
     folder = temporary_path(out)
     try:
         with disk_errors_told(out):

@@ -74,6 +74,12 @@ def find_sources(
     return parts
 
 
+def in_a_store(word: str) -> bool:
+    """Whether it is an address of neither the web nor a camera, as s3://bucket/photos."""
+    address = ADDRESS.match(word)
+    return address is not None and address[1].lower() not in (*WEB, *LIVE)
+
+
 def open_video(moving: Moving, stem: str) -> Video:
     """Open what has an end; stem: how the names of its frames begin. Raises UserError."""
     return Video(moving.source, moving.path, stem, moving.place)
