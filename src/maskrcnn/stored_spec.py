@@ -1,11 +1,10 @@
 """Reads the description in a model file of any engine, without that engine and without the weights."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from maskrcnn.errors import UserError
+from maskrcnn.protobuf import NoMessage, fields, mapped
 from maskrcnn.spec import Spec, spec_from_json
 
 KEY = "maskrcnn"
@@ -16,7 +15,6 @@ ENGINE_MARK = b"maskrcnn"
 LONGEST_TEXT = 100_000_000
 # Numbers of fields in ModelProto and StringStringEntryProto, from onnx.proto.
 GRAPH, METADATA, ENTRY_KEY, ENTRY_VALUE = 7, 14, 1, 2
-FIXED_BYTES = {1: 8, 5: 4}
 
 
 def stored_spec(path: str | Path) -> Spec:
@@ -104,56 +102,25 @@ def _in_openvino(path: Path) -> str | None:
 
 def _in_onnx(path: Path) -> str | None:
     """From metadata_props; the graph, which holds the weights, is passed over."""
-    size = os.path.getsize(path)
     texts: dict[str, str] = {}
     numbers = set()
     try:
-        with open(path, "rb") as file:
-            for number, length in message_fields(file, size):
-                numbers.add(number)
-                if number == METADATA:
-                    end = file.tell() + length
-                    parts = {part: file.read(inside) for part, inside in message_fields(file, end)}
-                    texts[_text(path, parts.get(ENTRY_KEY, b""))] = _text(path, parts.get(ENTRY_VALUE, b""))
-                else:
-                    file.seek(length, os.SEEK_CUR)
-    except ValueError as error:
+        for each in fields(mapped(path)):
+            numbers.add(each.number)
+            if each.number == METADATA and not isinstance(each.value, int):
+                key, value = entry(each.value)
+                texts[_text(path, key)] = _text(path, value)
+    except NoMessage as error:
         raise _damaged(path, "an ONNX model") from error
     if GRAPH not in numbers:
         raise _damaged(path, "an ONNX model")
     return texts.get(KEY)
 
 
-def message_fields(file: IO[bytes], end: int) -> Iterator[tuple[int, int]]:
-    """(number, bytes) of each field of a protobuf message, the file standing at its value.
-
-    Raises ValueError where the bytes up to `end` are no message.
-    """
-    while file.tell() < end:
-        key = _varint(file)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            _varint(file)
-            length = 0
-        elif kind == 2:
-            length = _varint(file)
-        else:
-            length = FIXED_BYTES.get(kind, -1)
-        if number == 0 or not 0 <= length <= end - file.tell():
-            raise ValueError(f"field {number} of kind {kind}, {length} bytes")
-        yield number, length
-
-
-def _varint(file: IO[bytes]) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("a number without end")
+def entry(message: memoryview) -> tuple[bytes, bytes]:
+    """Key and value of an entry of ONNX's metadata and external data. Raises NoMessage."""
+    found = {each.number: bytes(each.value) for each in fields(message) if not isinstance(each.value, int)}
+    return found.get(ENTRY_KEY, b""), found.get(ENTRY_VALUE, b"")
 
 
 def _text(path: Path, value: bytes) -> str:

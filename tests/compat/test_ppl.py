@@ -37,7 +37,13 @@ def graph(tmp_path: Path, made: dict[str, Any]) -> Path:
 
 
 def run(*words: object) -> int:
-    return ppl.main([str(word) for word in words])
+    """The exit code."""
+    try:
+        ppl.main([str(word) for word in words])
+    except SystemExit as leaving:
+        assert isinstance(leaving.code, int)
+        return leaving.code
+    return 0
 
 
 def test_the_command_of_the_page_writes_the_picture(
@@ -134,11 +140,19 @@ def test_exact_draws_their_rectangle_and_half_their_colour(white: Path, graph: P
     np.testing.assert_array_equal(picture[3, 2], (0.5 * colour).astype(np.uint8))
 
 
+def test_what_the_graph_is_fed_with_is_written_as_the_samples_input_bin(white: Path, graph: Path) -> None:
+    words = ["-i", white, "-m", graph, "-o", "out.png", "--engine", "onnxruntime", "--input-bin", "input.bin"]
+    assert run(*words, "--exact") == 0
+    assert Path("input.bin").stat().st_size == 11_520_000  # 1 x 3 x 800 x 1200 float32
+    fed = np.fromfile("input.bin", "<f4").reshape(1, 3, 800, 1200)
+    np.testing.assert_allclose(fed[0, :, 0, 0], [2.2489, 2.4286, 2.64], rtol=1e-4)
+    assert run("-i", white, "-m", OWN, "-o", "own.png", "--input-bin", "own.bin") == 2
+    assert not Path("own.bin").exists()
+
+
 def test_missing_arguments_end_with_1(white: Path, graph: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for words in ((), ("-i", white), ("-m", graph)):
-        with pytest.raises(SystemExit) as left:
-            run(*words)
-        assert left.value.code == 1
+        assert run(*words) == 1
     assert "-i/--in_img_file" in capfd.readouterr().err
 
 

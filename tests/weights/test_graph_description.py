@@ -1,6 +1,7 @@
 """A graph of another tool gets a description, and is otherwise as it was."""
 
 import runpy
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from maskrcnn.errors import UserError
 from maskrcnn.predict import open_model
 from maskrcnn.presets import COCO, MEAN_BGR, MEAN_RGB
 from maskrcnn.stored_spec import found_spec, stored_spec
-from maskrcnn.weights.graph_description import describe_graph
+from maskrcnn.weights.external_data import external_files
+from maskrcnn.weights.graph_description import _carry, describe_graph
 
 CONFIG = """
 model = dict(
@@ -143,13 +145,105 @@ def test_wrong_names_of_files_are_refused(graph: Path, repository: Path) -> None
             describe_graph(source, out)
 
 
+WEIGHTS = Path("weights") / "tiny.data"
+
+
+@pytest.fixture
+def outside(graph: Path) -> Path:
+    """A graph whose weights are in a file of a folder beside it."""
+    path = graph.with_name("outside.onnx")
+    (graph.parent / WEIGHTS.parent).mkdir()
+    model = onnx.load(graph)
+    onnx.save(model, path, save_as_external_data=True, location=str(WEIGHTS), size_threshold=0)
+    graph.unlink()
+    return path
+
+
+def assert_finds_a_cat(path: Path) -> None:
+    assert len(open_model(path, threads=1)([np.full((40, 60, 3), 255, np.uint8)])[0]) == 1
+
+
+def test_weights_outside_the_graph_go_along_into_another_folder(outside: Path) -> None:
+    there = outside.parent / "there"
+    there.mkdir()
+    describe_graph(outside, there / "out.onnx")
+    assert sorted(each.name for each in there.rglob("*")) == ["out.onnx", "tiny.data", "weights"]
+    assert (there / WEIGHTS).read_bytes() == (outside.parent / WEIGHTS).read_bytes()
+    assert not (there / WEIGHTS).samefile(outside.parent / WEIGHTS)
+    (outside.parent / WEIGHTS).unlink()
+    assert_finds_a_cat(there / "out.onnx")
+
+
+def test_weights_in_the_same_folder_serve_both_graphs(outside: Path) -> None:
+    describe_graph(outside, outside.with_name("out.onnx"))
+    assert sorted(each.name for each in outside.parent.iterdir()) == ["out.onnx", "outside.onnx", "weights"]
+    assert_finds_a_cat(outside.with_name("out.onnx"))
+
+
+def test_weights_that_are_there_already_stay_and_others_are_not_overwritten(outside: Path) -> None:
+    there = outside.parent / "there"
+    (there / WEIGHTS.parent).mkdir(parents=True)
+    (there / WEIGHTS).write_bytes((outside.parent / WEIGHTS).read_bytes())
+    before = (there / WEIGHTS).stat().st_ino
+    describe_graph(outside, there / "out.onnx")
+    assert (there / WEIGHTS).stat().st_ino == before
+    (there / WEIGHTS).write_bytes(b"another's")
+    with pytest.raises(UserError, match="tiny.data: is in the way of the weights of"):
+        describe_graph(outside, there / "second.onnx")
+    assert (there / WEIGHTS).read_bytes() == b"another's"
+    assert not (there / "second.onnx").exists()
+
+
+def test_where_the_weights_do_not_fit_on_the_disk_nothing_is_left(
+    outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    there = outside.parent / "there"
+    there.mkdir()
+    monkeypatch.setattr("maskrcnn.weights.graph_description.shutil.copyfile", full)
+    with pytest.raises(UserError, match="tiny.data: cannot be written .No space left"):
+        describe_graph(outside, there / "out.onnx")
+    assert [each for each in there.rglob("*") if each.is_file()] == []
+
+
+def test_weights_inside_branches_and_functions_are_found() -> None:
+    inner = onnx.TensorProto(data_location=onnx.TensorProto.EXTERNAL)
+    inner.external_data.add(key="location", value="inner.bin")
+    inner.external_data.add(key="offset", value="0")
+    model = onnx.ModelProto()
+    model.graph.initializer.add(external_data=inner.external_data)
+    branch = onnx.AttributeProto(name="then_branch")
+    branch.g.initializer.add().external_data.add(key="location", value="branch.bin")
+    model.graph.node.add(attribute=[branch])
+    constant = onnx.AttributeProto(name="value")
+    constant.t.external_data.add(key="location", value="function.bin")
+    model.functions.add().node.add(attribute=[constant])
+    model.graph.sparse_initializer.add().values.external_data.add(key="location", value="inner.bin")
+    found = external_files(memoryview(model.SerializeToString()))
+    assert sorted(found) == ["branch.bin", "function.bin", "inner.bin"]
+
+
+def test_weights_above_the_folder_are_not_reached_for(outside: Path) -> None:
+    deeper = outside.parent / "deeper"
+    deeper.mkdir()
+    model = memoryview(onnx.load(outside, load_external_data=False).SerializeToString())
+    assert external_files(model) == [str(WEIGHTS)]
+    with (
+        pytest.raises(UserError, match=r"has weights in \.\./tiny.data, outside its folder"),
+        ExitStack() as files,
+    ):
+        _carry(["../tiny.data"], outside, deeper / "out.onnx", files)
+
+
 def test_a_description_that_cannot_be_written_leaves_no_file(
     graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("maskrcnn.weights.graph_description._copy", full)
+    monkeypatch.setattr("maskrcnn.weights.graph_description._carry", full)
     with pytest.raises(UserError, match="No space left"):
         describe_graph(graph, graph.with_name("out.onnx"))
     assert [path.name for path in graph.parent.iterdir()] == ["theirs.onnx"]

@@ -4,7 +4,7 @@ B images, H, W size of the network's input, D rows, M side of a mask.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +21,7 @@ MODULES = {
     "mmdetection": "maskrcnn.backends.contracts.mmdetection",
     "segmentoly": "maskrcnn.backends.contracts.segmentoly",
     "model-api": "maskrcnn.backends.contracts.model_api",
+    "torchvision": "maskrcnn.backends.contracts.torchvision",
 }
 Arrays = dict[str, np.ndarray]
 
@@ -41,6 +42,9 @@ class Contract:
     describe: path, interface -> what its file does not say: input, normalisation, classes.
     feed: spec, image (1, 3, H, W) in 0..255, size int64 (1, 2) -> arrays by the names of the inputs.
     read: spec, arrays by the names of the outputs, size int64 (1, 2) -> Raw of one image, network pixels.
+    named: session, interface -> a session with the names that feed and read have, for a tool whose graphs
+        may have others; None where they are the graph's.
+    refused: engines that compute its graphs wrongly, by the first word of runs_on, and what they do.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Contract:
     describe: Callable[[Path, Interface], Spec]
     feed: Callable[[Spec, np.ndarray, np.ndarray], Arrays]
     read: Callable[[Spec, Arrays, np.ndarray], Raw]
+    named: Callable[[Session, Interface], Session] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class ForeignGraph:
@@ -86,14 +92,32 @@ def filled(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, masks: np.
     return Raw(*parts)
 
 
+def check_count(spec: Spec, count: int) -> None:
+    """Raise UserError where a graph found more objects in one image than its description allows."""
+    most = spec.model.box_head.detections
+    if count > most:
+        raise UserError(
+            f"{count} objects in one image, and the model's description allows {most}",
+            hint=f"`maskrcnn convert MODEL OUT --set model.box_head.detections={count}` allows more",
+        )
+
+
 def open_foreign(
     path: Path, spec: Spec | None, session: Session, interface: Interface, runs_on: str
 ) -> ForeignGraph:
     """A graph that is not in our form: spec is its description, None where it has none.
 
-    Raises UserError where no contract knows it.
+    Raises UserError where no contract knows it, and where the engine computes such graphs wrongly.
     """
     contract = _contract(spec.exported or Exported()) if spec else recognised(path, interface)
+    engine = runs_on.partition(" ")[0]
+    if engine in contract.refused:
+        raise UserError(
+            f"{path}: is a graph of {contract.name}, and {runs_on} {contract.refused[engine]}",
+            hint="run the .onnx with --engine onnxruntime, or export its checkpoint here",
+        )
+    if contract.named is not None:
+        session = contract.named(session, interface)
     return ForeignGraph(spec or contract.describe(path, interface), session, contract, runs_on)
 
 

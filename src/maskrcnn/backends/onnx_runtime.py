@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime
 
-from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign
+from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign, runnable_file
 from maskrcnn.errors import UserError
 from maskrcnn.stored_spec import found_spec
 
@@ -64,7 +64,8 @@ def open_onnx_runtime(
     """
     path = Path(path)
     spec = found_spec(path)
-    graph = session(path, device, threads, providers, spec.precision if spec else "fp32")
+    with runnable_file(path, spec) as runnable:
+        graph = session(runnable, device, threads, providers, spec.precision if spec else "fp32")
     runs_on = f"ONNX Runtime {onnxruntime.__version__}, {graph.session.get_providers()[0]}"
     if spec is None or is_foreign(spec):
         from maskrcnn.backends.foreign_graph import Interface, open_foreign

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskrcnn.backends.silent_openvino import openvino
-from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign
+from maskrcnn.backends.whole_graph import WholeGraph, check_names, is_foreign, runnable_file
 from maskrcnn.errors import UserError
 from maskrcnn.stored_spec import found_spec
 
@@ -65,7 +65,8 @@ def open_openvino(
     """
     path = Path(path)
     spec = found_spec(path)
-    graph = session(path, device, threads, spec.precision if spec else "fp32", streams)
+    with runnable_file(path, spec) as runnable:
+        graph = session(runnable, device, threads, spec.precision if spec else "fp32", streams)
     used = " ".join(graph.compiled.get_property("EXECUTION_DEVICES"))
     runs_on = f"OpenVINO {_version()}, {used}"
     if HINT in graph.compiled.get_property("SUPPORTED_PROPERTIES"):
@@ -107,11 +108,25 @@ def session(
     if threads is not None and name == "CPU":
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = core.read_model(path)
+        model = _read(core, path)
         compiled = core.compile_model(model, name, settings)
     except RuntimeError as error:
         raise _failed(path, error) from error
     return OpenVinoSession(path, model, compiled)
+
+
+def _read(core: openvino.Core, path: Path) -> openvino.Model:
+    try:
+        return core.read_model(path)
+    except RuntimeError:
+        if path.suffix.lower() != ".onnx":
+            raise
+        from maskrcnn.backends.contracts.segmentoly import mended
+
+        graph = mended(path)
+        if graph is None:
+            raise
+        return core.read_model(graph, b"")
 
 
 def _device(core: openvino.Core, device: str) -> str:
@@ -147,8 +162,15 @@ def _shapes(names: Sequence[str], values: Sequence[Any]) -> dict[str, tuple[int,
 
 
 def _name(value: Any) -> str:
-    """Of an input or output; networks of other tools may have names for their layers alone."""
-    return value.any_name if value.names else value.node.friendly_name
+    """Of an input or output; networks of other tools may have names for their layers alone.
+
+    Where Model Optimizer drops an operation of no effect, one value has its name and that of what it was made
+    of; the layer keeps the one that was asked for.
+    """
+    if not value.names:
+        return value.node.friendly_name
+    layer = value.node.input_value(0).get_node() if value.node.get_input_size() else value.node
+    return layer.friendly_name if layer.friendly_name in value.names else value.any_name
 
 
 def _refuse_old(path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -24,9 +25,25 @@ if TYPE_CHECKING:
 # GetRetCodeStr of another number reads beyond its table.
 KNOWN_CODES = range(13)
 TRIAL_SECONDS = 300
+# Types that it takes besides float32.
+WHOLE = (np.dtype("i4"), np.dtype("i8"), np.dtype("?"))
 # A first run with an image of this side, or with one box.
 TRIAL_SIDE = 128
 TRIAL = "import sys; from maskrcnn.backends.pplnn import trial; trial(sys.argv[1])"
+
+
+# How memory is reused: name in tools/pplnn.py, and in the engine.
+POLICIES = {"perf": "MM_MRU", "mem": "MM_COMPACT", "plain": "MM_PLAIN"}
+
+
+@dataclass(frozen=True)
+class X86Settings:
+    """Of PPL.NN's x86 engine. policy: one of POLICIES, None for its own. False leaves out what it has."""
+
+    policy: str | None = None
+    avx512: bool = True
+    avx_fma3: bool = True
+    fusion: bool = True
 
 
 class PplnnSession:
@@ -41,11 +58,12 @@ class PplnnSession:
         self.lock = Lock()
 
     def __call__(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Float arrays by the names of the graph's inputs -> all its outputs by name."""
+        """Arrays by the names of the graph's inputs -> all its outputs by name."""
         with self.lock:
             for tensor in self.inputs():
                 # Strides are ignored, and bytes and float16 refused.
-                array = np.ascontiguousarray(arrays[tensor.GetName()], np.float32)
+                given = arrays[tensor.GetName()]
+                array = np.ascontiguousarray(given, given.dtype if given.dtype in WHOLE else np.float32)
                 self._check(tensor.ConvertFromHost(array), f"input {tensor.GetName()}")
             self._check(self.runtime.Run(), "a run")
             return {tensor.GetName(): self._array(tensor) for tensor in self.outputs()}
@@ -91,15 +109,17 @@ def open_pplnn(path: str | Path, device: str = "auto", threads: int | None = Non
     Arguments as for `session`. Raises UserError for a whole graph of ours, and as `session` does.
     """
     from maskrcnn.backends.foreign_graph import Interface, open_foreign
+    from maskrcnn.weights.unpasted_graph import without_pasting
 
     path = Path(path)
     spec = found_spec(path)
-    if spec is not None and not is_foreign(spec):
+    if not is_foreign(spec):
         raise UserError(
             f"{path}: is one graph from image to objects, which PPL.NN does not run",
             hint="`maskrcnn export MODEL OUT.parts --opset 11` writes the three that it runs",
         )
-    graph = session(path, device, threads, spec.precision if spec else "fp32", whole=True)
+    with without_pasting(path) as runnable:
+        graph = session(runnable, device, threads, spec.precision if spec else "fp32", whole=True)
     interface = Interface(_shapes(graph.inputs()), _shapes(graph.outputs()))
     return open_foreign(path, spec, graph, interface, "PPL.NN, CPU")
 
@@ -120,6 +140,7 @@ def session(
     precision: str = "fp32",
     guarded: bool = True,
     whole: bool = False,
+    settings: X86Settings | None = None,
 ) -> PplnnSession:
     """Open one graph.
 
@@ -127,6 +148,7 @@ def session(
     whole: it is a detector, and not one of the three of a `.parts` model.
     guarded: what is known to give wrong numbers or to end the process is refused, and the first run happens
         in a child process, so that no graph can end this one.
+    settings: of the engine, None for its own.
     Raises UserError where `pyppl` is missing and for a graph that it cannot run.
     """
     if device not in ("auto", "cpu"):
@@ -141,7 +163,7 @@ def session(
         _try_in_child(path)
     if threads is not None:
         _set_threads(threads)
-    return _open(path, pyppl)
+    return _open(path, pyppl, settings or X86Settings())
 
 
 def _import_pyppl() -> _Pyppl:
@@ -155,12 +177,14 @@ def _import_pyppl() -> _Pyppl:
     return _Pyppl(nn, common)
 
 
-def _open(path: Path, pyppl: _Pyppl) -> PplnnSession:
+def _open(path: Path, pyppl: _Pyppl, settings: X86Settings) -> PplnnSession:
     nn = pyppl.nn
     nn.SetLoggingLevel(pyppl.common.LOG_LEVEL_ERROR)
-    engine = nn.x86.EngineFactory.Create(nn.x86.EngineOptions())
+    engine = nn.x86.EngineFactory.Create(_options(nn, settings))
     if not engine:
         raise _failed(path, "no x86 engine on this machine")
+    if not settings.fusion:
+        pyppl.check(path, engine.Configure(nn.x86.ENGINE_CONF_GRAPH_FUSION, 0), "switching fusion off")
     builder = nn.onnx.RuntimeBuilderFactory.Create()
     if not builder:
         raise _failed(path, "no builder")
@@ -173,6 +197,17 @@ def _open(path: Path, pyppl: _Pyppl) -> PplnnSession:
     if not runtime:
         raise _failed(path, "no runtime")
     return PplnnSession(path, pyppl, engine, builder, runtime)
+
+
+def _options(nn: Any, settings: X86Settings) -> Any:
+    options = nn.x86.EngineOptions()
+    if settings.policy is not None:
+        options.mm_policy = getattr(nn.x86, POLICIES[settings.policy])
+    if not settings.avx512:
+        options.disable_avx512 = True
+    if not settings.avx_fma3:
+        options.disable_avx_fma3 = True
+    return options
 
 
 def _try_in_child(path: Path) -> None:

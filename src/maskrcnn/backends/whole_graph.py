@@ -4,6 +4,7 @@ B images, H, W size of the network's input, D rows, M side of a mask.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -81,9 +82,18 @@ def check_size(spec: Spec, image: np.ndarray) -> None:
         )
 
 
-def is_foreign(spec: Spec) -> bool:
-    """Whether the inputs and outputs of a graph are those of another tool."""
-    return spec.exported is not None and spec.exported.contract != "maskrcnn"
+def is_foreign(spec: Spec | None) -> bool:
+    """Whether the inputs and outputs of a graph are those of another tool. spec: None where it has none."""
+    return spec is None or (spec.exported is not None and spec.exported.contract != "maskrcnn")
+
+
+def runnable_file(path: Path, spec: Spec | None) -> AbstractContextManager[Path]:
+    """The graph as engines run it; of another tool's without the operators that only that tool has."""
+    if not is_foreign(spec):
+        return nullcontext(path)
+    from maskrcnn.weights.unpasted_graph import without_pasting
+
+    return without_pasting(path)
 
 
 def check_names(path: str | Path, inputs: Collection[str], outputs: Collection[str]) -> None:

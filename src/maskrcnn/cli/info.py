@@ -64,14 +64,15 @@ def info(
 
 
 def describe(model: str) -> Description:
-    """Read a model file's description; no engine is needed."""
+    """Read a model file's description; an engine is needed only for a graph of another tool without one."""
     from maskrcnn.flops import count_layers, count_stages
-    from maskrcnn.predict import model_path
+    from maskrcnn.predict import model_path, open_model
     from maskrcnn.preprocess import padded_size, resized_size
-    from maskrcnn.stored_spec import stored_spec
+    from maskrcnn.stored_spec import found_spec
 
     path = model_path(model)
-    spec = stored_spec(path)
+    # What says nothing of itself is opened, as a graph of another tool that is known by its names.
+    spec = found_spec(path) or open_model(path, device="cpu").spec
     files = _files(path)
     height, width = padded_size(resized_size(PHOTOGRAPH, spec.preprocess), spec.preprocess)
     counted = (height, width), spec.model.rpn.post_nms, spec.model.box_head.detections

@@ -13,9 +13,11 @@ from typing import NoReturn
 import cv2
 import numpy as np
 
-from maskrcnn.backends.foreign_graph import ForeignGraph
+from maskrcnn.backends.foreign_graph import Arrays, ForeignGraph
+from maskrcnn.compat.verbs import fail, note
 from maskrcnn.errors import UserError
 from maskrcnn.images import read_image
+from maskrcnn.masks import paste
 from maskrcnn.predict import Predictor, open_model
 from maskrcnn.preprocess import batch
 from maskrcnn.presets import COCO, MEAN_RGB, STD_RGB
@@ -42,23 +44,16 @@ class Arguments(argparse.ArgumentParser):
         raise SystemExit(MISSING)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the sample's command line; 0 done, 1 an argument is missing, 2 the user must change something.
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the sample's command line; it ends with 1 where an argument is missing, 2 for other mistakes.
 
     words: of the command line, None for those of the process.
     """
-    from maskrcnn.cli.main import in_words, print_error
-
     given = _arguments().parse_args(words)
     try:
-        _run(given.in_img_file, given.out_img_file, given.onnx_model, given.engine, given.exact)
+        _run(given)
     except (UserError, OSError, MemoryError, RuntimeError) as error:
-        told = in_words(error)
-        if told is None:
-            raise
-        print_error(told)
-        return 2
-    return 0
+        fail(error)
 
 
 def _arguments() -> Arguments:
@@ -76,18 +71,27 @@ def _arguments() -> Arguments:
         action="store_true",
         help="as the sample does it: its channel order, its way to enlarge masks, its drawing",
     )
+    parser.add_argument(
+        "--input-bin",
+        type=Path,
+        metavar="FILE",
+        help="also write what the graph is fed with, as its input.bin",
+    )
     return parser
 
 
-def _run(source: Path, out: Path | None, model: Path, engine: str | None, exact: bool) -> None:
+def _run(given: argparse.Namespace) -> None:
+    out = given.out_img_file
     if out is None:
         out = Path(DEFAULT_OUT)
-        print(f"note: -o was left out, so {out} is written", file=sys.stderr)
-    image = read_image(source)
-    opened = open_as_sample(model, engine or _engine(model), exact)
-    picture, found = drawn_exactly(opened, image) if exact else drawn(opened, image)
+        note(f"-o was left out, so {out} is written")
+    image = read_image(given.in_img_file)
+    opened = open_as_sample(given.onnx_model, given.engine or _engine(given.onnx_model), given.exact)
+    if given.input_bin is not None:
+        write_input(opened, image, given.input_bin)
+    picture, found = drawn_exactly(opened, image) if given.exact else drawn(opened, image)
     _write(out, picture)
-    print(f"{source}   {found}   -> {out}")
+    print(f"{given.in_img_file}   {found}   -> {out}")
     print("Run ok", file=sys.stderr)
 
 
@@ -104,7 +108,7 @@ def _engine(model: Path) -> str | None:
         return None
     if is_installed():
         return "pplnn"
-    print("note: OpenPPL's pyppl is not installed, so ONNX Runtime runs the model", file=sys.stderr)
+    note("OpenPPL's pyppl is not installed, so ONNX Runtime runs the model")
     return "onnxruntime"
 
 
@@ -148,11 +152,13 @@ def drawn_exactly(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, str]
     """As `drawn`, with the sample's arithmetic from the outputs of the graph on, and its drawing."""
     graph = model.backend
     assert isinstance(graph, ForeignGraph)
-    planes, size = batch([model.prepare(image).planes], model.spec.preprocess)
-    arrays = graph.session(graph.contract.feed(graph.spec, planes, size))
+    fed, size = _fed(graph, model, image)
+    arrays = graph.session(fed)
     rows = arrays["dets" if "dets" in arrays else "boxes"].reshape(-1, 5)
     labels = arrays["labels"].reshape(-1).astype(int)
     masks = arrays["masks"].reshape(-1, *arrays["masks"].shape[-2:])
+    if masks.shape[-2:] != (height := int(size[0, 0]), width := int(size[0, 1])):
+        masks = paste(masks, rows[:, :4], (height, width), model.spec.model.conventions.mask_paste)
     canvas = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     kept = np.flatnonzero(rows[:, 4] > SCORE)
     names = dict(enumerate(name.replace(" ", "_") for name in model.spec.classes.names))
@@ -161,6 +167,25 @@ def drawn_exactly(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, str]
         _draw(canvas, rows[row], f"{names[labels[row]]}: {round(float(rows[row, 4]), 2)}", size[0])
         _tint(canvas, masks[row], _colour(labels[row]))
     return cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB), f"{len(kept)} detections"
+
+
+def write_input(model: Predictor, image: np.ndarray, out: Path) -> None:
+    """What the graph is fed with for image (H, W, 3) RGB: float32 (1, 3, h, w), little-endian, no header.
+
+    Raises UserError where the model is no graph of another tool.
+    """
+    from maskrcnn.results.files import write_whole
+
+    graph = model.backend
+    if not isinstance(graph, ForeignGraph):
+        raise UserError("--input-bin: the model is no graph of mmdetection", hint="leave it out")
+    (array,) = _fed(graph, model, image)[0].values()
+    write_whole(out, array.astype("<f4", copy=False).tobytes())
+
+
+def _fed(graph: ForeignGraph, model: Predictor, image: np.ndarray) -> tuple[Arrays, np.ndarray]:
+    planes, size = batch([model.prepare(image).planes], model.spec.preprocess)
+    return graph.contract.feed(graph.spec, planes, size), size
 
 
 def _draw(canvas: np.ndarray, row: np.ndarray, text: str, size: np.ndarray) -> None:
@@ -197,4 +222,4 @@ def _write(out: Path, picture: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,13 +1,14 @@
 """Writes into a graph of another tool how it is fed, so that nothing has to be said when it is used."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from filecmp import cmp
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree import ElementTree
 
 from maskrcnn import presets
@@ -15,11 +16,14 @@ from maskrcnn.config_file import with_settings
 from maskrcnn.errors import UserError
 from maskrcnn.predict import open_model
 from maskrcnn.preprocess import padded_size, resized_size
+from maskrcnn.protobuf import Field, field, fields, mapped
 from maskrcnn.spec import Exported, Origin, Preprocess, Spec
-from maskrcnn.stored_spec import ENTRY_KEY, KEY, METADATA, message_fields
+from maskrcnn.stored_spec import ENTRY_KEY, ENTRY_VALUE, KEY, METADATA, entry
 from maskrcnn.weights.convert import classes_named
+from maskrcnn.weights.external_data import external_files
 from maskrcnn.weights.own_config import Settings, mmdetection_settings, read_config, with_values
 from maskrcnn.weights.source import STYLES, without_style
+from maskrcnn.weights.unpasted_graph import without_pasting
 from maskrcnn.whole_file import shown, whole_file
 
 INPUT_OF_STYLE: dict[str, Settings] = {
@@ -28,8 +32,6 @@ INPUT_OF_STYLE: dict[str, Settings] = {
 }
 # Images that a graph of one size must be fed with alike.
 UPRIGHT, LYING = (640, 480), (480, 640)
-# Of a protobuf field: its number times eight, and two for "bytes of a given length".
-LENGTH_GIVEN = 2
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,34 @@ def describe_graph(
 ) -> Described:
     """Copy a graph of another tool to `out`, with a description; no weight and no node is changed.
 
-    source: .onnx, or .xml with its .bin beside it, that ONNX Runtime or OpenVINO opens. style: `pytorch` or
-    `caffe`, of a graph of mmdetection. source_config: its config, dumped to one file. classes: `coco` or a
-    file of names. settings: `preprocess.resize=fit_window` and the like, applied last.
+    But masks that a graph pastes with an operator of mmcv, which no engine here has, are left as crops.
+
+    source: .onnx, with its files of weights if it has any, or .xml with its .bin beside it, that ONNX Runtime
+        or OpenVINO opens. Into another folder these files are copied, under their names.
+    style: `pytorch` or `caffe`, of a graph of mmdetection. source_config: its config, dumped to one file.
+    classes: `coco` or a file of names. settings: `preprocess.resize=fit_window` and the like, applied last.
     Raises UserError, and leaves no file, for a graph of an unknown tool, one that has our own inputs, and a
     description that does not fit the graph's size.
     """
     source, out = Path(source), Path(out)
     _check_paths(source, out)
-    spec = open_model(source, device="cpu").spec
+    with without_pasting(source) as graph:
+        spec = _described(graph, source, style, classes, source_config, settings)
+        write = _write_onnx if source.suffix.lower() == ".onnx" else _write_openvino
+        write(graph, source, out, spec)
+        return Described(spec, _notes(spec, style, source_config, graph != source))
+
+
+def _described(
+    graph: Path,
+    source: Path,
+    style: str | None,
+    classes: str | Path | None,
+    source_config: str | Path | None,
+    settings: Iterable[str],
+) -> Spec:
+    """graph: what an engine opens of source."""
+    spec = open_model(graph, device="cpu").spec
     exported = spec.exported or Exported()
     if exported.contract == "maskrcnn":
         raise UserError(
@@ -83,9 +104,7 @@ def describe_graph(
     spec = replace(spec, origin=_origin(spec, source))
     spec = with_settings(spec, settings)
     _check_size(spec, exported)
-    write = _write_onnx if source.suffix.lower() == ".onnx" else _write_openvino
-    write(source, out, spec)
-    return Described(spec, _notes(spec, style, source_config))
+    return spec
 
 
 def _check_paths(source: Path, out: Path) -> None:
@@ -137,8 +156,12 @@ def _filled(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
     return resized_size(size, preprocess)
 
 
-def _notes(spec: Spec, style: str | None, config: str | Path | None) -> tuple[str, ...]:
+def _notes(spec: Spec, style: str | None, config: str | Path | None, cropped: bool) -> tuple[str, ...]:
     notes = []
+    if cropped:
+        notes.append(
+            "masks are the crops before the graph pasted them with mmcv:grid_sampler, which is left out"
+        )
     if spec.exported and spec.exported.contract == "mmdetection" and not (style or config):
         notes.append(
             "taken to be of pytorch style (RGB, ImageNet's mean and std); --style caffe says otherwise"
@@ -148,56 +171,59 @@ def _notes(spec: Spec, style: str | None, config: str | Path | None) -> tuple[st
     return tuple(notes)
 
 
-def _write_onnx(source: Path, out: Path, spec: Spec) -> None:
+def _write_onnx(graph: Path, source: Path, out: Path, spec: Spec) -> None:
     """All fields of the message but an older description, and the description at the end."""
-    size = os.path.getsize(source)
-    with open(source, "rb") as file, whole_file(out) as temporary, open(temporary, "wb") as made:
-        start = 0
-        for number, length in message_fields(file, size):
-            end = file.tell() + length
-            old = number == METADATA and _key(file, end) == KEY
-            file.seek(end if old else start)
-            if not old:
-                _copy(file, made, end - start)
-            start = end
-        entry = _field(ENTRY_KEY, KEY.encode()) + _field(ENTRY_KEY + 1, spec.to_json().encode())
-        made.write(_field(METADATA, entry))
+    model = mapped(graph)
+    with ExitStack() as files:
+        # What is entered first takes its name last.
+        made = files.enter_context(whole_file(out))
+        _carry(external_files(model), source, out, files)
+        with open(made, "wb") as file:
+            for each in fields(model):
+                if not _is_description(each):
+                    file.write(model[each.start : each.end])
+            described = field(ENTRY_KEY, KEY.encode()) + field(ENTRY_VALUE, spec.to_json().encode())
+            file.write(field(METADATA, described))
 
 
-def _key(file: BinaryIO, end: int) -> str:
-    parts = {number: file.read(length) for number, length in message_fields(file, end)}
-    return parts.get(ENTRY_KEY, b"").decode("utf-8", "replace")
+def _is_description(given: Field) -> bool:
+    if given.number != METADATA or isinstance(given.value, int):
+        return False
+    return entry(given.value)[0] == KEY.encode()
 
 
-def _copy(file: BinaryIO, made: BinaryIO, count: int) -> None:
-    while count:
-        piece = file.read(min(count, 1 << 20))
-        made.write(piece)
-        count -= len(piece)
+def _carry(names: Iterable[str], source: Path, out: Path, files: ExitStack) -> None:
+    """Copy files of weights that a graph names beside itself, unless it stays in their folder.
+
+    A link would cost nothing, but exporters write such a file in its place when a graph is exported again,
+    and the weights of both would change.
+    """
+    if source.absolute().parent.samefile(out.absolute().parent):
+        return
+    for name in names:
+        theirs, ours = source.parent / name, out.parent / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(
+                f"{shown(source)}: has weights in {shown(name)}, outside its folder",
+                hint="save the graph with its weights beside it, or in it",
+            )
+        if ours.exists() and not ours.samefile(theirs) and not cmp(theirs, ours, shallow=False):
+            raise UserError(
+                f"{shown(ours)}: is in the way of the weights of {shown(source)}",
+                hint="choose another folder",
+            )
+        if not ours.exists():
+            shutil.copyfile(theirs, files.enter_context(whole_file(ours)))
 
 
-def _field(number: int, contents: bytes) -> bytes:
-    """A field of a protobuf message."""
-    return _varint(number << 3 | LENGTH_GIVEN) + _varint(len(contents)) + contents
-
-
-def _varint(value: int) -> bytes:
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _write_openvino(source: Path, out: Path, spec: Spec) -> None:
-    tree = ElementTree.parse(source)
+def _write_openvino(graph: Path, source: Path, out: Path, spec: Spec) -> None:
+    tree = ElementTree.parse(graph)
     root = tree.getroot()
     info = root.find("rt_info")
     info = ElementTree.SubElement(root, "rt_info") if info is None else info
     for old in info.findall(KEY):
         info.remove(old)
     ElementTree.SubElement(info, KEY, value=spec.to_json())
-    with whole_file(out.with_suffix(".bin")) as weights:
+    with whole_file(out) as network, whole_file(out.with_suffix(".bin")) as weights:
         shutil.copyfile(source.with_suffix(".bin"), weights)
-    with whole_file(out) as temporary:
-        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+        tree.write(network, encoding="utf-8", xml_declaration=True)

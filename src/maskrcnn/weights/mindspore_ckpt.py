@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.protobuf import NoMessage, field, fields, head, varint, written
 from maskrcnn.weights.unpickle import MOST_SIDES, Inert, Malformed
 from maskrcnn.whole_file import shown, whole_file
 
@@ -51,8 +52,6 @@ LARGEST_PART = 512 << 20
 _TRAILER = b"crc_num"
 _TRAILER_LENGTH = len(_TRAILER) + 10
 _CRC_CHUNK = 1 << 24
-
-_STRING, _VARINT = 2, 0  # protobuf's wire types
 
 
 @dataclass
@@ -87,7 +86,13 @@ def read_mindspore(content: Any, training: bool = False) -> dict[str, Any]:
     training: with the state of a training as well, which is no part of a model. A tensor of a type that is no
     number here is an Inert. Raises Malformed.
     """
-    whole = memoryview(content)
+    try:
+        return _tensors(memoryview(content), training)
+    except NoMessage as error:
+        raise Malformed(str(error)) from error
+
+
+def _tensors(whole: memoryview, training: bool) -> dict[str, Any]:
     tensors: dict[str, _Parts] = {}
     before = ""
     for value in _values(_without_trailer(whole)):
@@ -127,7 +132,7 @@ def _without_trailer(whole: memoryview) -> memoryview:
 
 
 def _values(body: memoryview) -> Iterator[memoryview]:
-    for number, value in _fields(body):
+    for number, value, *_ in fields(body):
         if number != 1 or isinstance(value, int):
             raise Malformed("it is no list of tensors")
         yield value
@@ -135,7 +140,7 @@ def _values(body: memoryview) -> Iterator[memoryview]:
 
 def _value(message: memoryview) -> tuple[str, _Parts]:
     tag, parts = "", None
-    for number, value in _fields(message):
+    for number, value, *_ in fields(message):
         if number == 1 and not isinstance(value, int):
             tag = _text(value)
         elif number == 2 and not isinstance(value, int):
@@ -151,7 +156,7 @@ def _tensor(message: memoryview) -> _Parts:
     dims: list[int] = []
     kind = ""
     content = message[:0]
-    for number, value in _fields(message):
+    for number, value, *_ in fields(message):
         if number == 1:
             dims += [value] if isinstance(value, int) else _packed(value)
         elif number == 2 and not isinstance(value, int):
@@ -181,45 +186,11 @@ def _array(tag: str, parts: _Parts) -> Any:
     return (array.astype(np.uint32) << 16).view(np.float32) if parts.kind == "BFloat16" else array
 
 
-# protobuf
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of every field: a whole number, or bytes."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
-        if key & 7 == _VARINT:
-            value, place = _varint(message, place)
-            yield key >> 3, value
-        elif key & 7 == _STRING:
-            length, place = _varint(message, place)
-            if length > len(message) - place:
-                raise Malformed("a field ends after its message")
-            yield key >> 3, message[place : place + length]
-            place += length
-        else:
-            raise Malformed(f"a field has the wire type {key & 7}")
-
-
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    number = 0
-    for shift in range(0, 64, 7):
-        if place >= len(message):
-            raise Malformed("it ends within a number")
-        byte = message[place]
-        place += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, place
-    raise Malformed("a number has more than 64 bits")
-
-
 def _packed(content: memoryview) -> list[int]:
     numbers: list[int] = []
     place = 0
     while place < len(content) and len(numbers) <= MOST_SIDES:
-        number, place = _varint(content, place)
+        number, place = varint(content, place)
         numbers.append(number)
     return numbers
 
@@ -248,20 +219,8 @@ def write_mindspore(path: Path, tensors: Mapping[str, Array]) -> None:
 
 def _head(name: str, dims: tuple[int, ...], kind: str, length: int) -> bytes:
     """Everything of a Value before its content."""
-    sides = b"".join(b"\x08" + _written(side) for side in dims)
-    before = sides + _string(2, kind.encode()) + b"\x1a" + _written(length)
-    tag = _string(1, name.encode())
-    tensor = b"\x12" + _written(len(before) + length)
-    return b"\x0a" + _written(len(tag) + len(tensor) + len(before) + length) + tag + tensor + before
-
-
-def _string(number: int, text: bytes) -> bytes:
-    return bytes([number << 3 | _STRING]) + _written(len(text)) + text
-
-
-def _written(number: int) -> bytes:
-    found = bytearray()
-    while number >= 0x80:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
+    sides = b"".join(b"\x08" + written(side) for side in dims)
+    before = sides + field(2, kind.encode()) + head(3, length)
+    tag = field(1, name.encode())
+    tensor = head(2, len(before) + length)
+    return head(1, len(tag) + len(tensor) + len(before) + length) + tag + tensor + before

@@ -1,13 +1,11 @@
 """How many classes the graph of another tool has, by the length of one of its weights."""
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 from xml.etree import ElementTree
 
-from maskrcnn.stored_spec import message_fields
+from maskrcnn.protobuf import fields, mapped, parts
 
 # Numbers of fields in ModelProto, GraphProto and TensorProto, from onnx.proto.
 GRAPH, INITIALIZER, FLOATS, NAME, RAW = 7, 5, 4, 8, 9
@@ -22,39 +20,30 @@ def class_count(path: Path, bias: str) -> int | None:
     if path.suffix.lower() == ".xml":
         lengths = _lengths_in_openvino(path, bias)
     else:
-        with open(path, "rb") as file:
-            lengths = _lengths_in_onnx(file, path.stat().st_size, bias)
+        lengths = list(_lengths_in_onnx(mapped(path), bias))
     return lengths[0] - 1 if lengths and lengths[0] > 1 else None
 
 
-def _lengths_in_onnx(file: IO[bytes], size: int, bias: str) -> list[int]:
-    """Over the messages of the file, which hold one another; what is not a small weight is passed over."""
-    for number, length in message_fields(file, size):
-        if number == GRAPH:
-            return list(_of_graph(file, file.tell() + length, bias))
-        file.seek(length, os.SEEK_CUR)
-    return []
+def _lengths_in_onnx(model: memoryview, bias: str) -> Iterator[int]:
+    """Of messages that hold one another; what is not a small weight is passed over."""
+    for graph in parts(model, GRAPH):
+        for weight in parts(graph, INITIALIZER):
+            if len(weight) <= LARGEST_BIAS:
+                name, side = _weight(weight)
+                if name.endswith(bias):
+                    yield side
 
 
-def _of_graph(file: IO[bytes], end: int, bias: str) -> Iterator[int]:
-    for number, length in message_fields(file, end):
-        following = file.tell() + length
-        if number == INITIALIZER and length <= LARGEST_BIAS:
-            name, side = _weight(file, following)
-            if name.endswith(bias):
-                yield side
-        file.seek(following)
-
-
-def _weight(file: IO[bytes], end: int) -> tuple[str, int]:
+def _weight(message: memoryview) -> tuple[str, int]:
     """Name of a weight and its number of bytes, in floats."""
     name, floats = "", 0
-    for number, length in message_fields(file, end):
-        contents = file.read(length)
+    for number, value, *_ in fields(message):
+        if isinstance(value, int):
+            continue
         if number == NAME:
-            name = contents.decode("utf-8", "replace")
+            name = bytes(value).decode("utf-8", "replace")
         elif number in (FLOATS, RAW):
-            floats = length // 4
+            floats = len(value) // 4
     return name, floats
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from maskrcnn import presets
 from maskrcnn.backends.contracts.class_count import class_count
 from maskrcnn.backends.contracts.pasted import cropped, probabilities
-from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface, filled
+from maskrcnn.backends.foreign_graph import Arrays, Contract, Interface, check_count, filled
 from maskrcnn.config import ModelConfig
 from maskrcnn.detections import Raw
 from maskrcnn.errors import UserError
@@ -74,12 +74,8 @@ def read(spec: Spec, arrays: Arrays, size: np.ndarray) -> Raw:
     masks = _by_row(arrays["masks"], len(rows))
     # Exports of fixed length fill up with rows of score 0.
     chosen = [row for row in np.argsort(-rows[:, 4], kind="stable") if rows[row, 4] > 0 and labels[row] >= 0]
+    check_count(spec, len(chosen))
     most = spec.model.box_head.detections
-    if len(chosen) > most:
-        raise UserError(
-            f"{len(chosen)} objects in one image, and the model's description allows {most}",
-            hint=f"`maskrcnn convert MODEL OUT --set model.box_head.detections={len(chosen)}` allows more",
-        )
     boxes, scores, labels = rows[chosen, :4], rows[chosen, 4], labels[chosen]
     found = [
         masks[row, label if masks.shape[1] > 1 else 0] for row, label in zip(chosen, labels, strict=True)

@@ -106,4 +106,36 @@ def _read(spec: Spec, found: Arrays, size: np.ndarray) -> Raw:
     return filled(boxes, scores[rows], classes[rows] - 1, masks, spec.model.box_head.detections)
 
 
+def mended(path: Path) -> bytes | None:
+    """A graph of segmentoly's own .onnx file as OpenVINO has its operators; None for any other file.
+
+    There detections have a fourth output, the numbers of the images, and 0 of int64 is added to each output
+    for Model Optimizer, also to `classes`, which are int32. Needs the package onnx, None without it.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        return None
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # protobuf's own errors for what is no message
+        return None
+    graph = model.graph
+    detections = [node for node in graph.node if node.op_type == "ExperimentalDetectronDetectionOutput"]
+    ends = [node for node in graph.node if node.op_type == "Add" and set(node.output) & set(OUTPUTS)]
+    if not (detections and ends):
+        return None
+    for node in detections:
+        del node.output[3:]
+    for node in ends:
+        node.op_type = "Identity"
+        del node.input[1:]
+        if node.output[0] == BATCH:
+            graph.node.remove(node)
+    outputs = [value for value in graph.output if value.name != BATCH]
+    del graph.output[:]
+    graph.output.extend(outputs)
+    return model.SerializeToString()
+
+
 CONTRACT = Contract("segmentoly", _fits, _describe, _feed, _read)

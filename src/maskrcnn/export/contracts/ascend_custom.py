@@ -314,6 +314,8 @@ def _refuse(spec: Spec, place: Path) -> None:
         "soft-NMS": config.box_head.soft_nms.method != "none",
         "NMS of boxes that are a pixel wider than their corners are apart": habits.plus_one,
         "a second NMS of the proposals": habits.rpn_nms_again,
+        "RoIs of all levels at once": config.roi_levels == "all",
+        "deformable convolutions": config.fpn.deformable != "none",
     }
     for what, needed in lacks.items():
         if needed:

@@ -3,6 +3,8 @@
 from typing import Any
 
 LOG_LEVEL_ERROR = 3
+DATATYPE_UINT8, DATATYPE_FLOAT16, DATATYPE_FLOAT32, DATATYPE_FLOAT64 = 1, 5, 6, 7
+DATATYPE_INT32, DATATYPE_INT64, DATATYPE_BOOL = 12, 13, 14
 RC_SUCCESS, RC_OTHER_ERROR, RC_UNSUPPORTED, RC_INVALID_VALUE, RC_DEVICE_NOT_SET = 0, 1, 2, 4, 7
 NAMES = (
     *("success", "other error", "unsupported", "out of memory", "invalid value", "already exists"),

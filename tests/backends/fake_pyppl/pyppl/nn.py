@@ -22,8 +22,12 @@ def SetLoggingLevel(level: int) -> None:  # noqa: N802
 class _Engine:
     @staticmethod
     def Create(options: Any) -> "_Engine":  # noqa: N802
-        CALLS.append(("EngineFactory.Create",))
+        CALLS.append(("EngineFactory.Create", *sorted(vars(options).items())))
         return _Engine()
+
+    def Configure(self, option: int, *values: Any) -> int:  # noqa: N802
+        CALLS.append(("Configure", option, *values))
+        return common.RC_SUCCESS
 
 
 class _Resources:
@@ -127,7 +131,7 @@ class _Tensor:
         return self.name
 
     def GetShape(self) -> Any:  # noqa: N802
-        return SimpleNamespace(GetDims=lambda: list(self.dims))
+        return SimpleNamespace(GetDims=lambda: list(self.dims), GetDataType=lambda: common.DATATYPE_FLOAT32)
 
     def ConvertFromHost(self, array: np.ndarray) -> int:  # noqa: N802
         """Strides are not looked at: the memory is taken as it lies."""
@@ -157,5 +161,12 @@ class _NdArray:
         return self.values
 
 
-x86 = SimpleNamespace(EngineOptions=SimpleNamespace, EngineFactory=_Engine)
+x86 = SimpleNamespace(
+    EngineOptions=SimpleNamespace,
+    EngineFactory=_Engine,
+    ENGINE_CONF_GRAPH_FUSION=0,
+    MM_COMPACT=0,
+    MM_MRU=1,
+    MM_PLAIN=2,
+)
 onnx = SimpleNamespace(RuntimeBuilderFactory=_Builder, RuntimeBuilderResources=_Resources)
