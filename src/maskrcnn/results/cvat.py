@@ -15,14 +15,19 @@ NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def head(detections: Detections) -> str:
-    """Everything before the first image: the version and the labels, each with a text attribute `score`."""
+    """Everything before the first image: the version and the labels, each with a text attribute `score`, and
+    `track_id` for frames of a video.
+    """
     names = dict.fromkeys(detections.class_name(label) for label in range(len(detections.classes)))
-    attribute = (
-        "<attributes><attribute><name>score</name><mutable>False</mutable><input_type>text</input_type>"
-        "<default_value></default_value><values></values></attribute></attributes>"
+    attributes = "".join(
+        f"<attribute><name>{attribute}</name><mutable>False</mutable><input_type>text</input_type>"
+        "<default_value></default_value><values></values></attribute>"
+        for attribute in ("score", *(("track_id",) if detections.tracks is not None else ()))
     )
     labels = "".join(
-        f"<label><name>{escape(_legal(name))}</name><type>any</type>{attribute}</label>\n" for name in names
+        f"<label><name>{escape(_legal(name))}</name><type>any</type><attributes>{attributes}</attributes>"
+        "</label>\n"
+        for name in names
     )
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n'
@@ -41,16 +46,22 @@ def shape_elements(detections: Detections) -> list[str]:
     """A `polygon` each; a `mask` for what has holes or several parts, a `box` for what has no pixel."""
     elements = []
     rows = zip(
-        detections.names(), detections.scores.tolist(), detections.boxes, detections.crops(), strict=True
+        detections.names(),
+        detections.scores.tolist(),
+        detections.boxes,
+        detections.crops(),
+        detections.track_ids(),
+        strict=True,
     )
-    for number, (name, score, box, crop) in enumerate(rows, start=1):
+    for number, (name, score, box, crop, track) in enumerate(rows, start=1):
         kind, attributes = _shape(box, *tight(*crop))
         place = " ".join(f'{key}="{value}"' for key, value in attributes.items())
         # The better one on top.
         order = len(detections) - number
+        followed = f'<attribute name="track_id">{track}</attribute>' if track is not None else ""
         elements.append(
             f'<{kind} label={_quoted(name)} source="file" occluded="0" {place} z_order="{order}">'
-            f'<attribute name="score">{round(score, 5)}</attribute></{kind}>'
+            f'<attribute name="score">{round(score, 5)}</attribute>{followed}</{kind}>'
         )
     return elements
 

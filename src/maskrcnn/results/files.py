@@ -67,13 +67,14 @@ def label_image(detections: Detections) -> np.ndarray:
 def mask_names(file_name: str, detections: Detections) -> dict[str, Any]:
     """What the numbers in a label image are."""
     rows = zip(detections.names(), detections.category_ids(), detections.scores.tolist(), strict=True)
-    return {
-        "file_name": file_name,
-        "instances": [
-            {"id": number, "name": name, "category_id": category, "score": round(score, 5)}
-            for number, (name, category, score) in enumerate(rows, start=1)
-        ],
-    }
+    instances: list[dict[str, Any]] = [
+        {"id": number, "name": name, "category_id": category, "score": round(score, 5)}
+        for number, (name, category, score) in enumerate(rows, start=1)
+    ]
+    if detections.tracks is not None:
+        for instance, track in zip(instances, detections.track_ids(), strict=True):
+            instance["track_id"] = track
+    return {"file_name": file_name, "instances": instances}
 
 
 def png(image: np.ndarray) -> bytes:

@@ -12,7 +12,7 @@ def geojson(detections: Detections, file_name: str | None = None) -> dict[str, A
     """A FeatureCollection: a Polygon or MultiPolygon each, in pixels; x goes right, y goes down.
 
     By the right-hand rule outer rings have positive area in x, y and holes negative. An object without a
-    pixel has no geometry; every `bbox` is the box.
+    pixel has no geometry; every `bbox` is the box. Objects of a video have the property `track_id`.
     """
     place = {"file_name": file_name} if file_name is not None else {}
     height, width = detections.size
@@ -22,16 +22,23 @@ def geojson(detections: Detections, file_name: str | None = None) -> dict[str, A
         detections.scores.tolist(),
         detections.boxes.astype(np.float64).round(3).tolist(),
         detections.crops(),
+        detections.track_ids(),
         strict=True,
     )
+    followed = detections.tracks is not None
     features = [
         {
             "type": "Feature",
             "bbox": box,
-            "properties": {"name": name, "category_id": category, "score": round(score, 5)},
+            "properties": {
+                "name": name,
+                "category_id": category,
+                "score": round(score, 5),
+                **({"track_id": track} if followed else {}),
+            },
             "geometry": _geometry(outlines(*crop)),
         }
-        for name, category, score, box, crop in rows
+        for name, category, score, box, crop, track in rows
     ]
     return {
         "type": "FeatureCollection",
