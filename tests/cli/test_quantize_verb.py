@@ -92,6 +92,7 @@ def test_a_full_disk_leaves_nothing(
         (["OUT.txt", "--calibrate", "PHOTOGRAPHS"], "a quantised model is written as .xml, .onnx, .parts"),
         (["OUT.parts", "--calibrate", "PHOTOGRAPHS", "--keep", "fc1"], "--keep fc1: there is no such layer"),
         (["OUT.parts", "--calibrate", "PHOTOGRAPHS", "--max-drop", "1"], "there is nothing to measure on"),
+        (["OUT.parts", "--calibrate", "PHOTOGRAPHS", "--symmetric"], "OUT.parts is no .onnx"),
     ],
 )
 def test_what_the_user_must_change(

@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -63,22 +64,58 @@ def _add_builder(module: ModuleType, machine: Any, flags: list[str]) -> None:
         def create_optimization_profile(self) -> SimpleNamespace:
             return SimpleNamespace(set_shape=lambda name, *three: shapes.update({name: three}))
 
-        def build_serialized_network(self, network: object, config: object) -> bytes:
+        def build_serialized_network(self, network: object, config: object) -> bytes | None:
+            if b"QuantizeLinear" in graphs[-1] and not {"STRONGLY_TYPED", "INT8"} & set(flags):
+                return None
             plan = b"plan %d" % len(machine.plans)
             machine.plans[plan] = _plan(graphs[-1], shapes)
             return plan
 
     class OnnxParser:
-        def __init__(self, network: object, logger: object) -> None: ...
+        def __init__(self, network: object, logger: object) -> None:
+            self.reasons: list[str] = []
+
+        @property
+        def num_errors(self) -> int:
+            return len(self.reasons)
+
+        def get_error(self, number: int) -> SimpleNamespace:
+            return SimpleNamespace(desc=lambda: self.reasons[number])
 
         def parse(self, graph: bytes) -> bool:
             graphs.append(graph)
-            return True
+            self.reasons = list(refused(graph))
+            return not self.reasons
 
     numbers = SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
     module.Builder, module.OnnxParser = Builder, OnnxParser  # type: ignore[attr-defined]
     module.NetworkDefinitionCreationFlag = numbers  # type: ignore[attr-defined]
-    module.BuilderFlag = SimpleNamespace(FP16="FP16")  # type: ignore[attr-defined]
+    module.BuilderFlag = SimpleNamespace(FP16="FP16", INT8="INT8")  # type: ignore[attr-defined]
+
+
+def refused(graph: bytes) -> Iterator[str]:
+    """What the parser of TensorRT 8 would not take of the pairs of a graph, and its words for it."""
+    import onnx
+
+    parsed = onnx.load_from_string(graph).graph
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in parsed.initializer}
+    axes = {"Conv": 0, "Gemm": 0, "ConvTranspose": 0, "MatMul": 1}
+    dequantised = {}
+    for node in parsed.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = stored.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)
+            if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+                yield f"{node.name}: only activation types allowed as input to this layer."
+            elif zero is None or zero.dtype != np.int8:
+                yield f"{node.name}: only signed 8 bits are known"
+            elif zero.any():
+                yield "TRT only supports symmetric quantization - zeroPt must be all zeros"
+            dequantised[node.output[0]] = node
+        elif node.op_type in axes and node.input[1] in dequantised:
+            pair = dequantised[node.input[1]]
+            axis = next((each.i for each in pair.attribute if each.name == "axis"), 1)
+            if stored[pair.input[1]].ndim and axis != axes[node.op_type]:
+                yield f"{node.name}: scales stand along axis {axis}"
 
 
 def _plan(graph: bytes, shapes: dict[str, tuple[Any, ...]]) -> Any:

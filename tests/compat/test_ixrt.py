@@ -16,11 +16,14 @@ import pytest
 from maskrcnn import presets
 from maskrcnn.backends.tensorrt_api import Api, load_plugins
 from maskrcnn.compat.ixrt import main
+from maskrcnn.compat.verbs import run_verb
 from maskrcnn.config import AnchorConfig
 from maskrcnn.detections import Detections
 from maskrcnn.errors import UserError
 from maskrcnn.export.form import Form
+from maskrcnn.images import find_images
 from maskrcnn.predict import open_model
+from maskrcnn.spec import Spec
 from maskrcnn.stored_spec import stored_spec
 from maskrcnn.weights.convert import convert
 from maskrcnn.weights.convert_back import convert_back
@@ -86,8 +89,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def install(name: str, graph: Path) -> list[str]:
         import onnx
 
-        traced = onnx.load(graph)
-        monkeypatch.setattr("maskrcnn.export.tensorrt.onnx_graph", lambda *_: (stored_spec(graph), traced))
+        traced, spec = onnx.load(graph), stored_spec(graph)
+
+        def onnx_graph(_: object, form: Form) -> tuple[Spec, Any]:
+            return replace(spec, precision=form.precision), traced
+
+        monkeypatch.setattr("maskrcnn.export.tensorrt.onnx_graph", onnx_graph)
         return fake["install"](name, monkeypatch)
 
     yield install
@@ -203,6 +210,65 @@ def test_int8_for_openvino_has_the_loop_of_soft_nms_as_it_was(graph: Path, tmp_p
     assert "FakeQuantize" in kinds
     assert kinds.count("Loop") == 1
     assert len(found_by(tmp_path / "int8.xml")) > 20
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `coco_calib/` of one picture."""
+    folder = tmp_path_factory.mktemp("coco_calib")
+    cv2.imwrite(str(folder / "0.png"), picture(90, 140))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(graph: Path, calibration: Path) -> Path:
+    """The graph in int8, as TensorRT and IxRT want it."""
+    pytest.importorskip("onnxruntime")
+    from maskrcnn.export.quantize import quantize
+
+    path = graph.with_name("pairs.onnx")
+    made = quantize(graph, path, find_images([calibration]), symmetric=True)
+    assert [each.layer for each in made.kept] == ["mask_head.upsample"]
+    return path
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "ixrt"])
+def test_an_int8_engine_finds_what_its_graph_finds(
+    graph: Path, pairs: Path, calibration: Path, tmp_path: Path, engine: Any, name: str
+) -> None:
+    flags = engine(name, graph)
+    # A random network is no trained one: many of its scores are nearly the same.
+    words = ["--calibrate", str(calibration), "--threads", "1", "--tolerance", "100"]
+    run_verb(["quantize", str(graph), str(tmp_path / "c4.engine"), *words])
+    assert flags == {"tensorrt": ["STRONGLY_TYPED"], "ixrt": ["EXPLICIT_BATCH", "INT8"]}[name]
+    assert stored_spec(tmp_path / "c4.engine").precision == "int8"
+    assert_same(found_by(pairs), found_by(tmp_path / "c4.engine"))
+
+
+def test_a_builder_refuses_the_pairs_of_onnx_runtime(
+    graph: Path, calibration: Path, tmp_path: Path, engine: Any
+) -> None:
+    """Unsigned bytes, zero points that are not 0, stored bytes and biases of 32 bits."""
+    pytest.importorskip("onnxruntime")
+    from maskrcnn.export.quantize import quantize
+    from maskrcnn.export.tensorrt_plan import build
+
+    engine("tensorrt", graph)
+    quantize(graph, tmp_path / "cpu.onnx", find_images([calibration]))
+    pairs = (tmp_path / "cpu.onnx").read_bytes()
+    with pytest.raises(UserError, match=r"TensorRT 10.13.0 cannot build it \(.*signed 8 bits"):
+        build(pairs, stored_spec(graph), tmp_path / "cpu.engine")
+    assert not (tmp_path / "cpu.engine").exists()
+
+
+def test_int8_for_tensorrt_has_the_loop_of_soft_nms_as_it_was(graph: Path, pairs: Path) -> None:
+    import onnx
+
+    def loops(path: Path) -> list[list[tuple[str, list[str]]]]:
+        found = [node for node in onnx.load(path).graph.node if node.op_type == "Loop"]
+        return [[(each.op_type, list(each.input)) for each in loop.attribute[0].g.node] for loop in found]
+
+    assert loops(graph) == loops(pairs) != []
 
 
 def test_without_either_engine_both_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

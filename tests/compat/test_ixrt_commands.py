@@ -122,6 +122,10 @@ def test_the_letterbox_is_cut_and_centred_as_theirs(
             ["convert m.wts m.safetensors --style ixrt"],
         ),
         (
+            "build_engine --wts_file m.wts --engine_file m.safetensors --classes nuts.txt",
+            ["convert m.wts m.safetensors --style ixrt --classes nuts.txt"],
+        ),
+        (
             "run_engine --engine_file m.engine --test_folder ../samples",
             ["predict m.engine ../samples --score 0.05 --batch 1"],
         ),

@@ -183,7 +183,7 @@ def test_a_layer_that_is_none_is_refused_with_those_that_are() -> None:
 @pytest.mark.parametrize(
     ("model", "out", "words"),
     [
-        ("model.safetensors", "out.engine", "a quantised model is written as .xml, .onnx, .parts"),
+        ("model.safetensors", "out.pt", "a quantised model is written as .xml, .onnx, .parts, .engine"),
         ("model.xml", "out.onnx", "model.xml: no .onnx can be made of it"),
         ("model.onnx", "out.parts", "model.onnx: no .parts can be made of it"),
     ],

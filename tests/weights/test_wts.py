@@ -154,6 +154,28 @@ def test_names_and_counts_tell_every_shape(tmp_path: Path, shapes: Shapes, name:
     MaskRCNN(spec.model).load_state_dict({key: torch.from_numpy(array) for key, array in ours.items()})
 
 
+@pytest.mark.parametrize(
+    ("depth", "style", "rgb"),
+    [
+        (152, None, True),
+        (152, "tensorrtx", True),
+        (152, "caffe", False),
+        (101, "tensorrtx", False),
+        (152, "ixrt", False),
+    ],
+)
+def test_depths_that_its_page_trains_from_torchvisions_trunks_see_rgb(
+    tmp_path: Path, depth: int, style: str | None, rgb: bool
+) -> None:
+    converted(tmp_path, filled(folded(depth=depth)), style=style)
+    spec, _ = read_model_file(tmp_path / "out.safetensors")
+    assert spec.preprocess.channels == ("rgb" if rgb else "bgr")
+    assert spec.model.backbone.stride_in_1x1 is not rgb
+    assert spec.model.mean == ((123.675, 116.28, 103.53) if rgb else (103.53, 116.28, 123.675))
+    assert spec.model.std == ((58.395, 57.12, 57.375) if rgb else (1.0, 1.0, 1.0))
+    assert spec.preprocess.resize == ("letterbox" if style in ("tensorrtx", "ixrt") else "shortest_edge")
+
+
 def test_a_file_comes_back_bit_by_bit(tmp_path: Path) -> None:
     converted(tmp_path, filled(folded()))
     _, ours = read_model_file(tmp_path / "out.safetensors")

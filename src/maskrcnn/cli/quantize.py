@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from maskrcnn.images import ImageFile
 
 MODEL = "Model file, `example`, zoo:NAME, or what `maskrcnn export` made of one in float32."
-OUT = "What to write: .xml for OpenVINO, .onnx for ONNX Runtime, or .parts."
+OUT = "What to write: .xml for OpenVINO, .onnx for ONNX Runtime, .engine for TensorRT or IxRT, or .parts."
 CALIBRATE = "Photographs like those that the model will see: files, folders or patterns. Repeatable."
 LIMIT = "At most so many photographs are taken, spread evenly over all."
 MAX_DROP = (
     "Points of average precision that may be lost, of boxes or of masks: layers are put back to float32, the "
     "worst first, until it holds. Measured on --verify, or on --calibrate where that is annotated."
 )
+SYMMETRIC = "Write the .onnx that TensorRT and IxRT build engines of: signed bytes, zero points 0."
 KEEP = "Layer that stays float32, as `box_head.deltas` or `backbone.res2.0`. Repeatable."
 # Calibration images on which both models are compared where nothing else is given.
 COMPARED = 8
@@ -36,6 +37,7 @@ def quantize(
     max_drop: Annotated[float | None, typer.Option(min=0, metavar="POINTS", help=MAX_DROP)] = None,
     verify: Verify = None,
     keep: Annotated[list[str] | None, typer.Option(metavar="LAYER", help=KEEP)] = None,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help=SYMMETRIC)] = False,
     check: CheckImages = None,
     tolerance: Tolerance = 1.0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of what is measured.")] = None,
@@ -55,6 +57,8 @@ def quantize(
     path = model_path(model)
     if path.absolute() == out.absolute():
         raise UserError(f"{out}: is the model itself", hint="give the quantised one another name")
+    if symmetric and out.suffix.lower() != ".onnx":
+        raise UserError(f"--symmetric: {out} is no .onnx", hint="leave it out; an .engine is made so anyway")
     if max_drop is not None and verify is None:
         verify = _annotated(calibrate)
     files = spread(find_images(calibrate), images_limit)
@@ -67,7 +71,8 @@ def quantize(
     with _watching() as watch, float_graph(path, out) as source:
 
         def write(file: Path) -> None:
-            made.append(quantize_graph(source, file, files, keep or (), verify, max_drop, threads, watch))
+            choice = (keep or (), verify, max_drop, threads, watch, symmetric)
+            made.append(quantize_graph(source, file, files, *choice))
 
         gated = write_checked(path, out, write, asked, watch)
     if as_json:

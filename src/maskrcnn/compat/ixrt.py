@@ -1,6 +1,7 @@
 """`python -m maskrcnn.compat.ixrt ACTION`: the command line of IxRT's Mask R-CNN sample over our verbs.
 
-Options that the sample does not have are given to the verb, as `--engine openvino`.
+Options that the sample does not have are given to the verb, as `--engine openvino`; `--classes` names the
+classes of other weights than COCO's.
 """
 
 import argparse
@@ -29,7 +30,7 @@ EXACT = "acc as the sample has it: boxes of whole pixels, its masks, and no imag
 class Asked:
     """A command line of the sample. size: (height, width) of the input, None for its own.
 
-    rest: options for our verb.
+    classes: file of the names of other classes than COCO's, None without. rest: options for our verb.
     """
 
     action: str
@@ -39,6 +40,7 @@ class Asked:
     dataset_dir: Path | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
+    classes: str | None = None
     fps_target: float = 7.2
     map_target: float = 0.4
     segm_map_target: float = 0.4
@@ -89,6 +91,9 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
     parser.add_argument("--fps_target", type=float, default=7.2)
     parser.add_argument("--map_target", type=float, default=0.4, help="least bbox AP50")
     parser.add_argument("--segm_map_target", type=float, default=0.4, help="least segm AP50")
+    parser.add_argument(
+        "--classes", help="names for build_engine, where they are not COCO's; not the sample's"
+    )
     parser.add_argument("--exact", action="store_true", help=EXACT)
     found, rest = parser.parse_known_args(arguments)
     needed = {"build_engine": "wts_file", "run_engine": "test_folder", "acc": "dataset_dir"}.get(found.action)
@@ -112,6 +117,7 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         found.dataset_dir,
         found.bsz,
         (sides[0], sides[1]) if given else None,
+        found.classes,
         found.fps_target,
         found.map_target,
         found.segm_map_target,
@@ -145,7 +151,8 @@ def _build(asked: Asked) -> Iterator[list[str]]:
     window = (
         ["--set", f"preprocess.short={height}", "--set", f"preprocess.long={width}"] if asked.size else []
     )
-    yield ["convert", str(asked.wts_file), str(model), "--style", "ixrt", *window]
+    names = ["--classes", asked.classes] if asked.classes else []
+    yield ["convert", str(asked.wts_file), str(model), "--style", "ixrt", *window, *names]
     if model != asked.engine_file:
         # What is made for a CPU is fp32, unless --precision follows.
         precision = ["--precision", "fp16"] if asked.engine_file.suffix == ".engine" else []

@@ -1,4 +1,4 @@
-"""Makes an int8 model of a float32 one, whole or in parts, for OpenVINO or ONNX Runtime."""
+"""Makes an int8 model of a float32 one, whole or in parts, for OpenVINO, ONNX Runtime or TensorRT."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,10 +25,15 @@ SOURCES = {
     ".xml": (".safetensors", ".onnx", ".xml"),
     ".onnx": (".safetensors", ".onnx"),
     ".parts": (".safetensors", ".parts"),
+    ".engine": (".safetensors", ".onnx"),
 }
 # Suffix of a graph: module that quantises it.
-MODULES = {".xml": "maskrcnn.export.quantize_openvino", ".onnx": "maskrcnn.export.quantize_onnx"}
-ENGINES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime"}
+MODULES = {
+    ".xml": "maskrcnn.export.quantize_openvino",
+    ".onnx": "maskrcnn.export.quantize_onnx",
+    ".engine": "maskrcnn.export.quantize_tensorrt",
+}
+ENGINES = {".xml": "OpenVINO", ".onnx": "ONNX Runtime", ".engine": "TensorRT and IxRT"}
 
 
 class Graph(Protocol):
@@ -76,7 +81,8 @@ class Calibrated:
         files: Sequence[ImageFile],
         watch: Watch = lambda what, done, total: None,
     ) -> None:
-        """source: an exported graph, or a `.parts`, in float32. out: suffix of what is to be written.
+        """source: an exported graph, or a `.parts`, in float32. out: suffix of what is to be written; what
+        is made for `.engine` can be written as the `.onnx` of it as well.
 
         files: photographs to calibrate on; they are resized and padded as the model's own description says.
         """
@@ -119,16 +125,18 @@ def quantize(
     max_drop: float | None = None,
     threads: int | None = None,
     watch: Watch = lambda what, done, total: None,
+    symmetric: bool = False,
 ) -> Made:
     """Write to `path` what a float32 graph, or a `.parts`, is in int8.
 
     files: photographs to calibrate on. keep: layers that stay float32. verify: annotated images on which at
     most `max_drop` points of average precision may be lost, for which further layers are put back to float32;
     None for either leaves that out. threads: of the engine that measures it. watch: told what is done.
+    symmetric: an `.onnx` that TensorRT and IxRT can build.
     An interruption may leave half of it: `gate.write_checked` gives a folder for that, and checks the model.
     Raises UserError for what the user must change.
     """
-    out = path.suffix.lower()
+    out = ".engine" if symmetric else path.suffix.lower()
     calibrated = Calibrated(source, out, files, watch)
     kept = (*calibrated.kept, *checked_layers(keep, calibrated.layers))
     if verify is not None and max_drop is not None:
@@ -161,7 +169,7 @@ def float_graph(model: Path, out: Path) -> Iterator[Path]:
             f"{shown(model)}: no {wanted} can be made of it",
             hint=f"quantise the .safetensors file, or a {SOURCES[wanted][-1]} model",
         )
-    _module(".onnx" if wanted == ".onnx" else ".xml")  # what is missing is told before an export
+    _module(wanted if wanted in MODULES else ".xml")  # what is missing is told before an export
     if suffix != ".safetensors":
         _refuse_what_is_no_float32(model, stored_spec(model))
         yield model

@@ -51,7 +51,8 @@ def layers_to_keep(
     int8. Raises UserError where all of them are not enough.
     """
     with TemporaryDirectory() as folder:
-        file = Path(folder) / f"model{out}"
+        # The graph of an engine computes the same on a CPU, and an engine takes minutes to build.
+        file = Path(folder) / f"model{'.onnx' if out == '.engine' else out}"
         before = _precision(source, goal)
 
         def drop(layers: Collection[str]) -> float:

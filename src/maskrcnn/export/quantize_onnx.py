@@ -1,8 +1,10 @@
 """Quantises ONNX graphs to 8 bits as ONNX Runtime computes them, by pairs of (De)QuantizeLinear."""
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,16 +32,37 @@ KEPT = {
 }
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Which pairs an engine wants.
+
+    activations: type of 8-bit features. passing: what hands features on between layers gets pairs as well.
+    options: of ONNX Runtime's quantiser.
+    """
+
+    activations: QuantType = QuantType.QUInt8
+    passing: bool = True
+    options: Mapping[str, Any] = field(
+        default_factory=lambda: {"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]}
+    )
+
+
 class Graph:
     """A float32 graph with the ranges of its features on the calibration inputs.
 
     inputs: arrays by the names of the graph's inputs; count: how many there are. part: the head that the
-    graph is, see `layer_of`.
+    graph is, see `layer_of`. rules: of the engine, ONNX Runtime's own when left out.
     """
 
     def __init__(
-        self, path: Path, inputs: Iterable[dict[str, np.ndarray]], count: int, part: str = ""
+        self,
+        path: Path,
+        inputs: Iterable[dict[str, np.ndarray]],
+        count: int,
+        part: str = "",
+        rules: Rules | None = None,
     ) -> None:
+        self.rules = rules or Rules()
         self.graph = _read(path)
         nodes = list(_nodes(self.graph))
         self.layers, self.between = layers_of(nodes, part), between(nodes)
@@ -51,11 +74,15 @@ class Graph:
         Weights are signed with a scale for each output channel, activations unsigned with one scale and
         offset. Results of Gemm are float32. description: goes into the file's metadata.
         """
+        path.write_bytes(self.quantised(kept, description).SerializeToString())
+
+    def quantised(self, kept: Collection[str], description: str) -> onnx.ModelProto:
+        """The graph that `write` writes, by the rules of this one's engine."""
         names = [name for layer in self.layers if layer.name not in kept for name in layer.nodes]
         graph = self._quantised(names) if names else self.graph
         del graph.metadata_props[:]
         onnx.helper.set_model_props(graph, {KEY: description})
-        path.write_bytes(graph.SerializeToString())
+        return graph
 
     def _of_features(self, ranges: TensorsData) -> TensorsData:
         """Without the sums of decoding and the endless ranges of what pads scores before ranking."""
@@ -80,12 +107,12 @@ class Graph:
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QUInt8,
+            activation_qType=self.rules.activations,
             tensors_range=self.ranges,
-            nodes_to_quantize=[*names, *sorted(self.between)],
+            nodes_to_quantize=[*names, *(sorted(self.between) if self.rules.passing else ())],
             nodes_to_exclude=[],
             op_types_to_quantize=KINDS,
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+            extra_options=dict(self.rules.options),
         )
         with quiet():
             quantizer.quantize_model()

@@ -16,7 +16,7 @@ from dataclasses import replace
 from maskrcnn import presets
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import UserError
-from maskrcnn.weights.own_config import with_values
+from maskrcnn.weights.own_config import Settings, with_values
 from maskrcnn.weights.readers import Checkpoint
 from maskrcnn.weights.rewrite import DROP, Row, Table
 from maskrcnn.weights.source import PROGRAMS, STYLES, Described, Source
@@ -57,15 +57,27 @@ PYRAMID_TABLE: Table = (
 
 _NOTES = (
     "as tensorrtx computes: linear soft-NMS and no limit of box deltas, but detectron2's input and score "
-    "over 0.05; with --style tensorrtx or --style ixrt also their preprocess.resize=letterbox of 800 x 1067",
+    "over 0.05; with --style tensorrtx or --style ixrt also their preprocess.resize=letterbox",
 )
 _PROGRAM_NOTES = {
     "tensorrtx": (
-        "as tensorrtx computes, with its letterbox of 800 x 1067 filled with 128; score over 0.05, while its "
+        "as tensorrtx computes, with its letterbox filled with 128; score over 0.05, while its "
         "program shows scores over 0.6: --set model.box_head.score_over=0.6"
     ),
-    "ixrt": "as IxRT's sample computes: its letterbox of 800 x 1067 filled with 128, RPN NMS over 0.5",
+    "ixrt": "as IxRT's sample computes: its letterbox filled with 128, RPN NMS over 0.5",
 }
+# Of these its page has the trunks trained from torchvision's weights, and lets them see R, G, B.
+_FROM_TORCHVISION = (18, 34, 152)
+_AS_TORCHVISION: Settings = {
+    "model.backbone.stride_in_1x1": False,
+    "model.mean": presets.MEAN_RGB,
+    "model.std": presets.STD_RGB,
+    "preprocess.channels": "rgb",
+}
+_TORCHVISION_NOTE = (
+    "R18, R34 and R152 as tensorrtx's page trains them: RGB, torchvision's mean and std, strides in the 3x3; "
+    "--style caffe, --style pytorch or --source-config say otherwise"
+)
 # tensorrtx has detectron2's 0.7.
 _RPN_IOU = {"ixrt": 0.5}
 _NOT_THEIRS = "tensorrtx runs C4 models only; numbers and input are detectron2's"
@@ -84,6 +96,9 @@ def _tensorrtx(
             )
         return replace(described, notes=(*described.notes, _NOT_THEIRS))
     habits = replace(described.spec.model, conventions=presets.TENSORRTX)
+    if model.backbone.depth in _FROM_TORCHVISION and style in (None, "tensorrtx") and config is None:
+        spec = with_values(replace(described.spec, model=habits), _AS_TORCHVISION)
+        described, habits = Described(spec, (*described.notes, _TORCHVISION_NOTE)), spec.model
     score_over = habits.box_head.score_over
     soft = {"box_head.soft_nms.method": "linear", "box_head.soft_nms.min_score": score_over}
     if program is None:
@@ -93,7 +108,7 @@ def _tensorrtx(
     fed = replace(
         described.spec,
         model=with_values(habits, soft | {"rpn.nms_iou": rpn_iou}),
-        preprocess=presets.TENSORRTX_INPUT,
+        preprocess=replace(presets.TENSORRTX_INPUT, channels=described.spec.preprocess.channels),
     )
     return Described(fed, (*described.notes, _PROGRAM_NOTES[program]))
 
