@@ -191,6 +191,30 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, text: str, m
         read_annotations(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["images/a.png", "../set/images/a.png", "a.png"])
+def test_names_may_begin_at_the_file_or_at_the_folder_of_the_pictures(tmp_path: Path, name: str) -> None:
+    """`data split` writes names that begin at its file, and `images` beside that is no reason to doubt it."""
+    folder = tmp_path / "set"
+    (folder / "images").mkdir(parents=True)
+    Image.new("RGB", (6, 4)).save(folder / "images" / "a.png")
+    entry = {"id": 1, "file_name": name, "width": 6, "height": 4}
+    values = {"images": [entry], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (folder / "val.json").write_text(json.dumps(values))
+    for images in (None, folder / "images", folder):
+        content = read_annotations(folder / "val.json", images)
+        assert (content.folder / content.pictures[0].file_name).is_file()
+
+
+def test_a_name_that_two_pictures_end_with_is_not_guessed(tmp_path: Path) -> None:
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        Image.new("RGB", (6, 4)).save(tmp_path / part / "a.png")
+    entry = {"id": 1, "file_name": "elsewhere/a.png", "width": 6, "height": 4}
+    values = {"images": [entry], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "val.json").write_text(json.dumps(values))
+    assert read_annotations(tmp_path / "val.json", tmp_path).pictures[0].file_name == "elsewhere/a.png"
+
+
 def test_an_empty_folder_is_told_what_is_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no known format") as told:
         read_annotations(tmp_path)

@@ -1,10 +1,13 @@
 """Reads annotations of any format that is known by its content."""
 
 import json
-from pathlib import Path
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
-from maskrcnn.data.content import Content, read_json
+from maskrcnn.data.content import Content, Picture, read_json
 from maskrcnn.data.formats import coco, cvat, label_images, labelme, via, voc, yolo
+from maskrcnn.data.pictures import pictures_below
 from maskrcnn.errors import UserError
 
 FORMATS = ("coco", "labelme", "via", "yolo", "voc", "cvat", "masks")
@@ -17,8 +20,41 @@ HINT = (
 def read_annotations(path: Path, images: Path | None = None, split: str | None = None) -> Content:
     """A file or folder of annotations in whichever of FORMATS it is.
 
-    images: folder of the pictures where it is not the usual one. split: of a YOLO or VOC set.
+    images: folder of the pictures where it is not the usual one; names that begin elsewhere are looked for
+    below it by their last part, where that is clear. split: of a YOLO or VOC set.
     """
+    content = _read(path, images, split)
+    return content if _begins_at(content, content.folder) else _found(content, images is not None)
+
+
+def _begins_at(content: Content, folder: Path) -> bool:
+    """Whether names of pictures are relative to this folder, by the first."""
+    return not content.pictures or (folder / content.pictures[0].file_name).is_file()
+
+
+def _found(content: Content, named: bool) -> Content:
+    """With the folder or the names by which pictures are there; as it is where they are not.
+
+    named: the folder was given, and is no guess.
+    """
+    beside = content.path.parent
+    if not named:
+        return replace(content, folder=beside) if _begins_at(content, beside) else content
+    below = pictures_below(content.folder)
+    last_parts = Counter(PurePosixPath(name).name for name in below)
+    by_last_part = {PurePosixPath(name).name: name for name in below}
+
+    def name(picture: Picture) -> str:
+        last = PurePosixPath(picture.file_name).name
+        return (
+            picture.file_name if picture.file_name in below or last_parts[last] != 1 else by_last_part[last]
+        )
+
+    pictures = tuple(replace(picture, file_name=name(picture)) for picture in content.pictures)
+    return replace(content, pictures=pictures)
+
+
+def _read(path: Path, images: Path | None, split: str | None) -> Content:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder", hint="check the path")
     if path.is_dir():
@@ -47,10 +83,10 @@ def _read_folder(folder: Path, images: Path | None, split: str | None) -> Conten
         return voc.read(folder, split)
     for name in ("instances.json", "annotations.json", "_annotations.coco.json", "annotations.xml"):
         if (folder / name).is_file():
-            return read_annotations(folder / name, images)
+            return _read(folder / name, images, None)
     lone = _lone_file(folder)
     if lone is not None:
-        return read_annotations(lone, images)
+        return _read(lone, images, None)
     if label_images.folders_of(folder):
         return label_images.read(folder)
     if any(_is_labelme(path) for path in sorted(folder.rglob("*.json"))[:20]):
