@@ -39,6 +39,9 @@ class FPNConfig:
         of cells, or `bilinear_corners` between their top left corners (MindSpore's ResizeBilinear).
     conv_bias: convolutions have a bias before their norm as well.
     bottom_up: norm of a second path, from P2 back up to P5 (PANet, Liu et al. 2018); None without one.
+    deformable: the convolutions of that path read where offsets of their own point to (Dai et al. 2017).
+        What is read up to a cell outside the map, `faded` fades to zero (torchvision); `held` is zero before
+        the first cell and the last cell's value after the last (segmentoly, OpenVINO).
     """
 
     channels: int = 256
@@ -47,6 +50,11 @@ class FPNConfig:
     upsample: Literal["nearest", "bilinear", "bilinear_corners"] = "nearest"
     conv_bias: bool = False
     bottom_up: Norm | None = None
+    deformable: Literal["none", "faded", "held"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.deformable != "none" and self.bottom_up is None:
+            raise ValueError("deformable convolutions are those of a bottom_up path, and there is none")
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class BoxHeadConfig:
 
     kind: `fc` has `convs` 3x3 convolutions of `channels` (0 in the two-FC head, 4 in 4conv1fc) and then
         `fcs` layers of `fc_channels`; `res5` runs the trunk's last stage on every RoI (C4).
+    fc1_relu: a ReLU follows the first of these layers as well.
     """
 
     kind: Literal["fc", "res5"] = "fc"
@@ -112,6 +121,7 @@ class BoxHeadConfig:
     channels: int = 256
     fcs: int = 2
     fc_channels: int = 1024
+    fc1_relu: bool = True
     norm: Norm = "none"
     norm_eps: float = 1e-5
     pool_side: int = 7
@@ -132,6 +142,8 @@ class MaskHeadConfig:
     """Predicts a mask per class, or one for all, inside each final box; after res5 (C4) convs is 0.
 
     conv_bias: convolutions have a bias before their norm as well.
+    fully_connected: what the last convolution reads goes another way too, through two convolutions and one
+        linear layer to a mask of no class, and is added to those of the classes (PANet, Liu et al. 2018).
     """
 
     convs: int = 4
@@ -139,8 +151,13 @@ class MaskHeadConfig:
     norm: Norm = "none"
     norm_eps: float = 1e-5
     conv_bias: bool = False
+    fully_connected: bool = False
     pool_side: int = 14
     class_agnostic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fully_connected and self.convs < 2:
+            raise ValueError("fully_connected needs at least two convs")
 
 
 @dataclass(frozen=True)
@@ -202,12 +219,16 @@ class ModelConfig:
     """One Mask R-CNN.
 
     classes: number of foreground classes K. mean, std: of the network input, 0..255, in its channel order.
+    roi_levels: a RoI is pooled from the one level that its size belongs to, or from all of them; then the
+        first layer of each head exists once a level, and the largest of what these return counts (adaptive
+        feature pooling of PANet, Liu et al. 2018).
     """
 
     classes: int = 80
     neck: Literal["fpn", "c4", "dc5"] = "fpn"
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    roi_levels: Literal["one", "all"] = "one"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     fpn: FPNConfig = field(default_factory=FPNConfig)
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
@@ -215,3 +236,10 @@ class ModelConfig:
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
     conventions: Conventions = field(default_factory=Conventions)
+
+    def __post_init__(self) -> None:
+        layers = (self.box_head.convs + self.box_head.fcs, self.mask_head.convs)
+        if self.roi_levels == "all" and (self.neck != "fpn" or 0 in layers):
+            raise ValueError(
+                "roi_levels all needs a pyramid, and heads that begin with a layer for each level"
+            )

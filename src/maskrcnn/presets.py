@@ -123,6 +123,40 @@ ONE_LEVEL_ANCHORS = AnchorConfig(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
 # Base-RCNN-C4 and Base-RCNN-DilatedC5 of detectron2, mask-rcnn_r50-caffe-c4 of mmdetection.
 ONE_LEVEL_RPN = RPNConfig(pre_nms=6000, pre_nms_training=12000, post_nms_training=2000)
 
+
+def _centred(
+    widths: tuple[Triple, ...], heights: tuple[Triple, ...]
+) -> tuple[tuple[tuple[float, float, float, float], ...], ...]:
+    """Anchors x1, y1, x2, y2 around the middle of a cell, of levels of stride 4 and twice that each."""
+    return tuple(
+        tuple(
+            (middle - w / 2, middle - h / 2, middle + w / 2, middle + h / 2)
+            for w, h in zip(*sides, strict=True)
+        )
+        for middle, sides in zip((2, 4, 8, 16, 32), zip(widths, heights, strict=True), strict=True)
+    )
+
+
+# Of instance-segmentation-security-0050: k-means of the objects of COCO in squares of 480 pixels.
+SEGMENTOLY_LIGHT_ANCHORS = AnchorConfig(
+    cells=_centred(
+        (
+            (19.00461443977467, 29.899706148116053, 74.42073611573349),
+            (55.733722536651804, 137.73193415104578, 69.17445780221439),
+            (100.90277461137683, 156.060481177927, 255.14803078894226),
+            (144.22154707415015, 244.36151152306752, 417.3044920416812),
+            (280.57615011598125, 411.15991631559905, 451.9415967854453),
+        ),
+        (
+            (23.358642713410788, 62.90766647668873, 47.83872274215618),
+            (114.48241169265263, 90.23900340394223, 184.0552472694527),
+            (281.45049255862403, 186.32713748322118, 124.3327609158835),
+            (391.62539933985994, 271.83141023619, 164.83324079051005),
+            (415.2871418830516, 309.4935963584353, 446.5373059473707),
+        ),
+    )
+)
+
 # The gaps are ids that COCO never used; torchvision's 91 outputs have a row for each of them.
 _COCO_NAMES = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,"
@@ -170,12 +204,21 @@ ARCHITECTURES: dict[str, ModelConfig] = {
         box_head=BoxHeadConfig(convs=4, fcs=1, norm="bn"),
         mask_head=MaskHeadConfig(norm="bn"),
     ),
-    # the parameters of OpenVINO's instance-segmentation-security-0050
+    # the parameters and anchors of OpenVINO's instance-segmentation-security-0050
     "r50-fpn-light": ModelConfig(
+        anchors=SEGMENTOLY_LIGHT_ANCHORS,
         fpn=FPNConfig(channels=128, bottom_up="bn"),
         rpn=RPNConfig(conv_side=1, pre_nms=100, post_nms=100),
         box_head=BoxHeadConfig(fcs=3, fc_channels=512),
         mask_head=MaskHeadConfig(convs=6, channels=128, norm="bn", conv_bias=True),
+    ),
+    # the parameters of OpenVINO's instance-segmentation-security-0010
+    "x101-32x8d-panet": ModelConfig(
+        roi_levels="all",
+        backbone=BackboneConfig(depth=101, groups=32, group_width=8, stride_in_1x1=True),
+        fpn=FPNConfig(bottom_up="gn", deformable="held"),
+        box_head=BoxHeadConfig(fc1_relu=False),
+        mask_head=MaskHeadConfig(norm="gn", fully_connected=True),
     ),
     # Wu and He 2018: group norm everywhere and a 4conv1fc head
     "r50-fpn-gn": ModelConfig(

@@ -15,7 +15,8 @@ import pytest
 import torch
 from small_mindspore import SIDES, learning, small_spec
 
-from maskrcnn.training.mindspore import go_on, rates_of, read_training, write_training
+from maskrcnn.training.begun import go_on
+from maskrcnn.training.mindspore import rates_of, read_training, write_training
 from maskrcnn.training.update import Run
 from maskrcnn.weights.rewrite import their_name
 from maskrcnn.weights.sources.mindspore import TABLE
@@ -98,7 +99,7 @@ def same_after_it(run: Run, path: Path) -> None:
     found = read_training(path)
     assert found.step == 4
     other, _ = learning(small_spec(), steps=0)
-    assert go_on(path, other, 10).step == 4
+    assert go_on(read_training(path), path, other, 10).step == 4
     resumed = dict(other.model.named_parameters())
     for name, parameter in run.model.named_parameters():
         ours, momentum = parameter.detach().numpy(), run.optimizer.state[parameter]["momentum_buffer"]

@@ -9,10 +9,10 @@ import torch
 from small_mindspore import TRAINING, learning, small_spec
 
 from maskrcnn.errors import UserError
+from maskrcnn.training.begun import go_on
 from maskrcnn.training.initial import load_trunk, load_weights, starting
 from maskrcnn.training.mindspore import (
     checkpoint_name,
-    go_on,
     rates_of,
     read_training,
     trunk_of,
@@ -66,7 +66,7 @@ def test_frozen_weights_have_no_moments(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_weights_momentum_and_step(theirs: Path) -> None:
     first, _ = learning(small_spec(), steps=2)
     other, _ = learning(small_spec(), steps=0)
-    assert go_on(theirs, other, steps=8).step == 2
+    assert go_on(read_training(theirs), theirs, other, steps=8).step == 2
     for run in (first, other):
         torch.manual_seed(9)
         for parameter in run.model.parameters():
@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_weights_momentum_and_step(theirs: Path) -> None:
 
 def test_the_average_of_a_run_that_goes_on_begins_with_the_weights(theirs: Path) -> None:
     other, _ = learning(small_spec(), steps=0)
-    go_on(theirs, other, steps=8)
+    go_on(read_training(theirs), theirs, other, steps=8)
     torch.testing.assert_close(other.average.state["rpn.conv1.weight"], other.model.rpn.conv1.weight.detach())
     assert other.average.steps == 2
 
@@ -90,15 +90,16 @@ def test_a_checkpoint_of_weights_alone_begins_at_step_0_and_says_so(theirs: Path
     write_mindspore(tmp_path / "alone.ckpt", weights)
     other, _ = learning(small_spec(), steps=0)
     said: list[str] = []
-    assert go_on(tmp_path / "alone.ckpt", other, 8, said.append).step == 0
-    assert said == [f"{tmp_path / 'alone.ckpt'} has no momentum: it begins at zero"]
+    alone = tmp_path / "alone.ckpt"
+    assert go_on(read_training(alone), alone, other, 8, said.append).step == 0
+    assert said == [f"{alone} has no momentum that belongs to its weights: it begins at zero"]
 
 
 def test_only_predictors_start_anew_for_other_classes(theirs: Path) -> None:
     spec = small_spec()
     other, _ = learning(replace(spec, model=replace(spec.model, classes=5)), steps=0)
     said: list[str] = []
-    go_on(theirs, other, 8, said.append)
+    go_on(read_training(theirs), theirs, other, 8, said.append)
     assert said[0].startswith("starting anew for these classes: box_head.scores.weight")
     held = {name for name, each in other.model.named_parameters() if each in other.optimizer.state}
     assert "box_head.scores.weight" not in held and "box_head.fc1.weight" in held
@@ -121,7 +122,7 @@ def test_names_may_have_the_prefix_of_a_wrapped_network(theirs: Path, tmp_path: 
 def test_a_training_that_has_nothing_left_to_do_is_told(theirs: Path) -> None:
     other, _ = learning(small_spec(), steps=0)
     with pytest.raises(UserError, match=r"x\.ckpt: is at step 2, and the run ends at step 2"):
-        go_on(theirs, other, steps=2)
+        go_on(read_training(theirs), theirs, other, steps=2)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_the_momentum_of_another_optimizer_is_refused(theirs: Path) -> None:
     run, _ = learning(small_spec(), steps=0)
     adamw = torch.optim.AdamW(run.model.parameters())
     with pytest.raises(UserError, match=r"has the momentum of SGD"):
-        go_on(theirs, replace(run, optimizer=adamw), 8)
+        go_on(read_training(theirs), theirs, replace(run, optimizer=adamw), 8)
 
 
 def test_the_checkpoint_converts_to_a_model_file_with_the_same_weights(theirs: Path, tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_without_flags_it_is_the_preset_on_coco(capsys: pytest.CaptureFixture[st
     assert words_of() == shlex.split(
         "train --preset segmentoly --data data/coco/annotations/instances_train2017.json "
         "--images data/coco/images/train2017 --val data/coco/annotations/instances_val2017.json "
-        f"--val-images data/coco/images/val2017 --out {OUT} --model scratch:r50-fpn "
-        "--set training.freeze_at=0 --steps 90000"
+        f"--val-images data/coco/images/val2017 --out {OUT} --model scratch:segmentoly/r50-fpn "
+        "--steps 90000"
     )
     assert "begins with random numbers" in capsys.readouterr().err
 
@@ -41,17 +41,32 @@ def test_each_flag_has_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     found = settings_of(
         *("--load_ckpt", "mine.safetensors", "--lr", "0.01", "--weight_decay", "0.0005", "--momentum", "0.8"),
-        *("--warmup_iters", "500", "--warmup_factor", "0.1", "--max_iter", "1000", "--drop_lr", "600", "900"),
+        *(
+            "--warmup_iters",
+            "500",
+            "--warmup_factor",
+            "0.1",
+            "--warmup_method",
+            "constant",
+            "--max_iter",
+            "1000",
+            "--drop_lr",
+            "600",
+            "900",
+        ),
         *("--gamma", "0.2", "--max_image_size", "480", "640", "--bs", "16", "--bs_per_gpu", "4"),
         *("--display_interval", "10", "--nw", "3", "--checkpoint_interval", "200", "--test_interval", "300"),
     )
     assert found == {
+        "model.backbone.norm": "frozen_bn",
+        "training.freeze_at": "2",
         "training.learning_rate": "0.01",
         "training.base_batch": "0",
         "training.weight_decay": "0.0005",
         "training.momentum": "0.8",
         "training.warm_up": "500",
         "training.warm_up_from": "0.1",
+        "training.warm_up_shape": "constant",
         "training.milestones": "[0.6, 0.9]",
         "training.drop": "0.2",
         "preprocess.short": "480",
@@ -68,6 +83,14 @@ def test_each_flag_has_its_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words[words.index("--batch") + 1] == "8"
 
 
+def test_in_a_run_of_another_length_the_rate_drops_where_it_did() -> None:
+    found = settings_of("--load_ckpt", "x.pth", "--max_iter", "120000")
+    assert found["training.milestones"] == "[0.5, 0.666666667]"
+    assert "training.milestones" not in settings_of("--load_ckpt", "x.pth")
+    light = settings_of("--model", "x.InstanceSegmentationSecurity0050", "--max_iter", "500")
+    assert light["training.milestones"] == "[440, 500]"  # shares above 1 never come
+
+
 def test_images_on_each_gpu_and_processes_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("WORLD_SIZE", "4"), ("RANK", "0"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "4")):
         monkeypatch.setenv(name, value)
@@ -77,10 +100,10 @@ def test_images_on_each_gpu_and_processes_share_a_batch(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("model", "architecture"),
     [
-        ("a.b.ResNet50C4MaskRCNN", "scratch:r50-c4"),
-        ("a.b.ResNeXt10164x4dFPNMaskRCNN", "scratch:x101-64x4d-fpn"),
-        ("a.b.ResNeXt152FPNMaskRCNN", "scratch:r152-fpn"),
-        ("InstanceSegmentationSecurity0050", "scratch:r50-fpn-light"),
+        ("a.b.ResNet50C4MaskRCNN", "scratch:segmentoly/r50-c4"),
+        ("a.b.ResNeXt10164x4dFPNMaskRCNN", "scratch:segmentoly/x101-64x4d-fpn"),
+        ("a.b.ResNeXt152FPNMaskRCNN", "scratch:segmentoly/r152-fpn"),
+        ("InstanceSegmentationSecurity0050", "scratch:segmentoly/r50-fpn-light"),
     ],
 )
 def test_classes_of_its_model_zoo_are_architectures(model: str, architecture: str) -> None:
@@ -95,17 +118,16 @@ def test_a_trunk_brings_its_input_and_stays_frozen() -> None:
     found = settings_of("--load_backbone", "R-50.pkl")
     assert found["trunk"] == str(OUT / "trunk.pt")
     assert found["training.freeze_at"] == "2" and found["model.backbone.norm"] == "frozen_bn"
-    assert found["model.mean"] == "[102.9801, 115.9465, 122.7717]"
-    assert found["model.backbone.stride_in_1x1"] == "true"
-    assert found["preprocess.channels"] == "bgr"
+    assert "model.mean" not in found
+    given = settings_of("--load_backbone", "R-50.pkl", "--mean_pixel", "1", "2", "3")
+    assert given["model.mean"] == "[1.0, 2.0, 3.0]"
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--model", "x.ResNeXt101PANetMaskRCNN"), "ResNeXt101PANetMaskRCNN: cannot be trained here"),
+        (("--model", "x.ResNeXt152sFPNMaskRCNN"), "ResNeXt152sFPNMaskRCNN: cannot be trained here"),
         (("--dataset", "voc"), "--dataset voc: is unknown"),
-        (("--warmup_method", "constant"), "--warmup_method constant"),
     ],
 )
 def test_what_it_cannot_do_is_said(flags: tuple[str, ...], message: str) -> None:
@@ -184,6 +206,32 @@ def test_it_fine_tunes_its_checkpoint_and_goes_on(
     with pytest.raises(SystemExit) as left:
         train.main(["--resume", "--output_dir", "elsewhere", *ours])
     assert left.value.code == 2
+
+
+def test_it_goes_on_with_a_training_of_theirs_at_its_step(
+    theirs: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("hotcoco")
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    optimizer = {"state": {}, "param_groups": [{"params": []}] * 3}
+    saved = {"step": 4, "model": torch.load(theirs)["model"], "optimizer": optimizer}
+    torch.save({**saved, "optimizer_corrected": {}}, "model_step_4.pth")
+    flags = ["--load_ckpt", "model_step_4.pth", "--resume", "--bs", "1", "--lr", "0.0001"]
+    flags += ["--max_image_size", "64", "96", "--data", str(data), "--device", "cpu", "--val-share", "0"]
+    train.main([*flags, "--max_iter", "5"])
+    assert "going on at step 4 of 5" in capsys.readouterr().err
+    (run,) = (tmp_path / "outputs/MaskRCNN").iterdir()
+    assert yaml.safe_load((run / "run.yaml").read_text())["resume_from"] == "model_step_4.pth"
+    # The same command goes on with the run that it began.
+    train.main([*flags, "--max_iter", "6"])
+    assert "going on at step 5 of 6" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "outputs/MaskRCNN").iterdir()] == [run.name]
 
 
 @pytest.mark.parametrize("kind", ["segmentoly", "detectron"])

@@ -14,6 +14,7 @@ from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.sample import Sample
 from maskrcnn.data.sampling import epoch_order
 from maskrcnn.data.shapes import pack
+from maskrcnn.errors import UserError
 from maskrcnn.spec import Classes, Preprocess
 
 HALF = Preprocess(short=20, long=40)
@@ -104,3 +105,23 @@ def test_an_error_in_a_thread_is_raised_at_its_item() -> None:
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(items)
+
+
+def test_each_image_has_a_height_and_a_width_of_its_own(dataset: Dataset) -> None:
+    stretched = Preprocess(resize="stretch", short=32, long=32, pad_multiple=32)
+    sides = ((16, 32, 48), (32, 64))
+    maker = BatchMaker(dataset, stretched, Augment(flip=0.0, sides=sides), 3, steps=9)
+    found = [tuple(size) for step in range(9) for size in maker(step).size.tolist()]
+    assert set(found) == {(height, width) for height in sides[0] for width in sides[1]}
+    assert any(len(set(map(tuple, maker(step).size.tolist()))) > 1 for step in range(9))
+    batch = maker(0)
+    # An instance is as much wider and higher as its image: half of 40 high, a third of 60 wide.
+    for (height, width), each in zip(batch.size.tolist(), batch.instances, strict=True):
+        x1, y1, x2, y2 = each.boxes[0].tolist()
+        assert (x2 - x1, y2 - y1) == pytest.approx((width / 3, height / 2))
+
+
+def test_heights_and_widths_are_refused_for_images_that_keep_their_shape(dataset: Dataset) -> None:
+    maker = BatchMaker(dataset, HALF, Augment(sides=((16,), (32,))), 1)
+    with pytest.raises(UserError, match=r"training.augment.sides=.*are for images that are stretched"):
+        maker(0)

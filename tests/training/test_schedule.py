@@ -9,6 +9,14 @@ def test_warm_up_is_a_straight_line_to_the_peak() -> None:
     assert [factor("cosine", step, 100, 4) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
 
 
+def test_a_warm_up_from_a_third_begins_with_it_and_a_constant_one_stays_there() -> None:
+    assert [factor("steps", step, 100, 4, begin=0.2) for step in range(5)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0]
+    )
+    held = [factor("steps", step, 100, 4, begin=0.2, shape="constant") for step in range(5)]
+    assert held == [0.2, 0.2, 0.2, 0.2, 1.0]
+
+
 def test_half_a_cosine_is_half_way_down_in_the_middle_and_zero_at_the_end() -> None:
     assert factor("cosine", 60, 100, 20) == pytest.approx(0.5)
     assert factor("cosine", 100, 100, 20) == pytest.approx(0.0)

@@ -1,5 +1,7 @@
 """The architecture is read from names and shapes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from frameworks import Plan, detectron2_shapes, hollow, mmdetection_shapes
@@ -102,14 +104,19 @@ def test_parameter_shapes_are_those_of_the_network(name: str) -> None:
 def test_every_named_architecture_is_inferred_from_its_own_parameters() -> None:
     for name, config in ARCHITECTURES.items():
         found = infer(parameter_shapes(config), name)
-        # thresholds are no matter of shapes
+        # thresholds, places of strides and anchors that came as numbers are no matter of shapes
         assert (found.backbone, found.fpn, found.box_head, found.mask_head) == (
-            config.backbone,
-            config.fpn,
-            config.box_head,
+            replace(config.backbone, stride_in_1x1=False),
+            replace(config.fpn, deformable="faded" if config.fpn.deformable != "none" else "none"),
+            replace(config.box_head, fc1_relu=True),
             config.mask_head,
         )
-        assert (found.neck, found.anchors, found.rpn.convs) == (config.neck, config.anchors, config.rpn.convs)
+        assert (found.neck, found.roi_levels, found.anchors.sizes, found.rpn.convs) == (
+            config.neck,
+            config.roi_levels,
+            config.anchors.sizes,
+            config.rpn.convs,
+        )
 
 
 def test_one_class_makes_four_box_rows_class_specific() -> None:

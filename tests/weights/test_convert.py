@@ -154,7 +154,6 @@ def test_a_wrong_checkpoint_names_the_key_and_leaves_no_file(
         (["roi_heads.box.predictor.cls_score.weight"], "maskrcnn-benchmark"),
         (["conv1_w"], "bare trunk of Detectron"),
         (["conv1_w", "cls_score_w"], "detector of Detectron of another kind"),
-        (["mask_head.conv4_fc.0.weight", "detection_head.cls_score.weight"], "PANet"),
         (["layer1.0.conv1.weight"], "bare trunk"),
         (["something.weight"], "something.weight, .... are of no known Mask R-CNN"),
     ],

@@ -194,15 +194,6 @@ def test_a_group_norm_model_that_lost_its_norms_is_refused(tmp_path: Path) -> No
         convert(segmentoly_file(tmp_path / "x.pth", theirs), tmp_path / "out.safetensors")
 
 
-def test_panet_is_refused_by_name(tmp_path: Path) -> None:
-    theirs = filled(segmentoly_shapes(Plan(**SMALL))) | {
-        "mask_head.conv4_fc.0.weight": np.ones(3, np.float32)
-    }
-    del theirs["mask_head.segm.weight"], theirs["rpn.bbox_deltas.weight"]
-    with pytest.raises(UserError, match=r"is a PANet of segmentoly \(instance-segmentation-security-0010\)"):
-        convert(segmentoly_file(tmp_path / "x.pth", theirs), tmp_path / "out.safetensors")
-
-
 def test_a_pyramid_without_a_bottom_up_path_has_the_parameters_that_it_had() -> None:
     plain = FPN([8, 16, 32, 64], FPNConfig(16))
     assert {name.split(".")[0].rstrip("2345") for name in plain.state_dict()} == {"lateral", "output"}

@@ -147,10 +147,16 @@ def open_native(
     if device not in ("auto", "cpu"):
         raise UserError(f"--device {device}: the engine `native` runs on a CPU", hint="use --device cpu")
     spec, tensors = read_model_file(path)
+    if spec.model.roi_levels == "all":
+        raise UserError(
+            f"{path}: is a PANet, and the engine `native` has neither RoIs of all levels nor deformable "
+            "convolutions",
+            hint="use --engine pytorch, or export it to .onnx for ONNX Runtime or to .xml for OpenVINO",
+        )
     if spec.model.neck == "fpn" and (spec.model.fpn.bottom_up is not None or spec.model.rpn.conv_side != 3):
         raise UserError(
             f"{path}: has a bottom-up path or an RPN of 1 x 1 convolutions, unlike the engine `native`",
-            hint="use --engine torch, or export it",
+            hint="use --engine pytorch, or export it",
         )
     return NativeBackend(spec, tensors, threads, precision)
 

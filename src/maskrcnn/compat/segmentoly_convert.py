@@ -15,7 +15,7 @@ from maskrcnn.compat.verbs import fail, note, run_verb
 from maskrcnn.errors import UserError
 
 DATASETS = {"coco_2017_val": 81, "coco_2017_train": 81}
-# Last part of --model: how the network is called here; networks that are refused have none.
+# Last part of --model: how the network is called here.
 NETWORKS = {
     "ResNet50C4MaskRCNN": "R50-C4",
     "ResNet50FPNMaskRCNN": "R50-FPN",
@@ -29,7 +29,7 @@ NETWORKS = {
     "ResNeXt152FPNMaskRCNN": "X152-32x8d-FPN",
     "ResNeXt152sFPNMaskRCNN": "X152-32x8d-FPN",
     "InstanceSegmentationSecurity0050": "R50-FPN",
-    "ResNeXt101PANetMaskRCNN": "",
+    "ResNeXt101PANetMaskRCNN": "X101-32x8d-PANet",
 }
 # The one ResNeXt with its strides in the first convolution of a block, which no tensor tells.
 STRIDES_FIRST = "ResNeXt152sFPNMaskRCNN"
@@ -89,11 +89,9 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
 
 
 def _check(found: argparse.Namespace) -> None:
-    network = NETWORKS.get(found.model.rpartition(".")[2])
-    if not network:
+    if found.model.rpartition(".")[2] not in NETWORKS:
         raise UserError(
-            f"--model {found.model}: {'is no class of segmentoly' if network is None else 'is a PANet'}",
-            hint=f"read are {', '.join(name for name, known in NETWORKS.items() if known)}",
+            f"--model {found.model}: is no class of segmentoly", hint=f"read are {', '.join(NETWORKS)}"
         )
     if found.dataset and found.dataset not in DATASETS:
         raise UserError(

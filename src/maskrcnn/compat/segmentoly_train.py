@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ FPN, LIGHT = "ResNet50FPNMaskRCNN", "InstanceSegmentationSecurity0050"
 ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ResNet50C4MaskRCNN": ("r50-c4", ()),
     FPN: ("r50-fpn", ()),
-    "ResNet50FPNMaskRCNNDemo": ("r50-fpn", ()),
+    "ResNet50FPNMaskRCNNDemo": ("r50-fpn", ("model.rpn.pre_nms=100", "model.rpn.post_nms=100")),
     "ResNet101FPNMaskRCNN": ("r101-fpn", ()),
     "ResNeXt101FPNMaskRCNN": ("x101-32x8d-fpn", ()),
     "ResNeXt10164x4dFPNMaskRCNN": ("x101-64x4d-fpn", ()),
@@ -32,7 +32,11 @@ ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
         "r152-fpn",
         ("model.backbone.groups=32", "model.backbone.group_width=8"),
     ),
-    "ResNet50FPNGNMaskRCNN": ("r50-fpn-gn", ()),
+    "ResNet50FPNGNMaskRCNN": (
+        "r50-fpn-gn",
+        ("model.fpn.conv_bias=true", "model.mask_head.conv_bias=true"),
+    ),
+    "ResNeXt101PANetMaskRCNN": ("x101-32x8d-panet", ()),
     LIGHT: ("r50-fpn-light", ()),
 }
 # Flags whose value is one of our settings.
@@ -41,6 +45,7 @@ SETTINGS = {
     "momentum": "training.momentum",
     "warmup_iters": "training.warm_up",
     "warmup_factor": "training.warm_up_from",
+    "warmup_method": "training.warm_up_shape",
     "gamma": "training.drop",
     "display_interval": "training.log_every",
     "nw": "training.threads",
@@ -48,9 +53,13 @@ SETTINGS = {
     "test_interval": "training.evaluate_every",
 }
 STEPS = {"": 90_000, LIGHT: 270_000}
+# Where the rate drops without --drop_lr, also in a run of other length.
+DROPS = {"": (60_000, 80_000), LIGHT: (220_000, 250_000)}
 COCO = Path("data/coco")
 # Made in the folder of a run, of what it begins with.
 START, TRUNK = "start.safetensors", "trunk.pt"
+# The stem, res2 and all norms of a trunk that has learnt stay as they are, as in segmentoly.
+FROZEN, CONSTANT = "training.freeze_at=2", "model.backbone.norm=frozen_bn"
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,6 @@ def read_arguments(arguments: Sequence[str]) -> Asked:
         flags |= read_cfg(loaded, {action.dest for action in parser._actions})
     elif saved is not None:
         write_cfg(saved, flags)
-    if flags.get("warmup_method") == "constant":
-        raise UserError("--warmup_method constant: there is none here", hint="use linear, its default")
     return Asked({name: value for name, value in flags.items() if value is not None}, tuple(rest), dry)
 
 
@@ -148,14 +155,43 @@ def write_cfg(path: Path, flags: dict[str, Any]) -> None:
 
 
 def folder_of(asked: Asked) -> Path:
-    """`outputs/MaskRCNN/Nov21-12-30-00`; with --resume the newest of these that holds a run."""
-    runs = Path(asked.flags.get("output_dir", "outputs")) / "MaskRCNN"
+    """`outputs/MaskRCNN/Nov21-12-30-00`; with --resume the newest of these that holds a run.
+
+    With --resume and a checkpoint of their training it must be a run that went on with this checkpoint; a
+    first one is in a folder of its own.
+    """
+    runs, theirs = Path(asked.flags.get("output_dir", "outputs")) / "MaskRCNN", gone_on_with(asked.flags)
+    began = runs / time.strftime("%b%d-%H-%M-%S")
     if not asked.flags.get("resume"):
-        return runs / time.strftime("%b%d-%H-%M-%S")
+        return began
     found = sorted(runs.glob("*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    if theirs is not None:
+        found = [path for path in found if _resumed_from(path.parent) == str(theirs)]
+        return found[-1].parent if found else began
     if not found:
-        raise UserError(f"{runs}: holds no run to resume", hint="leave --resume out")
+        raise UserError(f"{runs}: holds no run to resume", hint="leave --resume out, or add --load_ckpt")
     return found[-1].parent
+
+
+def gone_on_with(flags: dict[str, Any]) -> Path | None:
+    """The checkpoint of their training that --resume goes on with; None for a run of ours."""
+    path = Path(flags.get("load_ckpt", ""))
+    if not flags.get("resume") or path.suffix.lower() not in CHECKPOINTS:
+        return None
+    from maskrcnn.training.segmentoly import is_training
+
+    return path if is_training(path) else None
+
+
+def _resumed_from(run: Path) -> str:
+    """What the run file of a folder says that it went on with."""
+    from maskrcnn.training.run_file import RESOLVED
+
+    try:
+        said = yaml.safe_load((run / RESOLVED).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""
+    return str(said.get("resume_from", "")) if isinstance(said, dict) else ""
 
 
 def command(asked: Asked, out: Path) -> list[str]:
@@ -166,7 +202,9 @@ def command(asked: Asked, out: Path) -> list[str]:
         raise UserError(f"--model {name}: cannot be trained here", hint=f"choose {', '.join(ARCHITECTURES)}")
     preset = "segmentoly-0050" if name == LIGHT else "segmentoly"
     words = ["train", "--preset", preset, *_data(flags, asked.rest), "--out", str(out)]
-    words += ["--resume"] if flags.get("resume") else []
+    theirs = gone_on_with(flags)
+    words += ["--resume"] if flags.get("resume") and (theirs is None or out.exists()) else []
+    words += _set([f"resume_from={theirs}"]) if theirs is not None else []
     words += _start(flags, name, out)
     steps = flags.get("max_iter", STEPS.get(name, STEPS[""]))
     words += ["--steps", str(steps)]
@@ -174,15 +212,16 @@ def command(asked: Asked, out: Path) -> list[str]:
     settings = [f"{ours}={flags[theirs]}" for theirs, ours in SETTINGS.items() if theirs in flags]
     if "lr" in flags:
         settings += [f"training.learning_rate={flags['lr']}", "training.base_batch=0"]
-    if "drop_lr" in flags:
-        shares = ", ".join(f"{step / steps:.9g}" for step in flags["drop_lr"])
+    if "drop_lr" in flags or "max_iter" in flags:
+        drops = flags.get("drop_lr", DROPS.get(name, DROPS[""]))
+        shares = ", ".join(f"{step / steps:.9g}" for step in drops)
         settings.append(f"training.milestones=[{shares}]")
     if "max_image_size" in flags:
         short, long = flags["max_image_size"]
         settings += [f"preprocess.short={short}", f"preprocess.long={long}"]
     if "bs_per_gpu" in flags:
         settings.append(f"training.accumulate={_parts(flags)}")
-    return [*words, *(word for setting in settings for word in ("--set", setting)), *asked.rest]
+    return [*words, *_set(settings), *asked.rest]
 
 
 def _data(flags: dict[str, Any], rest: Sequence[str]) -> list[str]:
@@ -199,30 +238,26 @@ def _data(flags: dict[str, Any], rest: Sequence[str]) -> list[str]:
 
 def _start(flags: dict[str, Any], name: str, out: Path) -> list[str]:
     """What the network begins with: a checkpoint, a trunk and random heads, or random numbers alone."""
+    constant = [] if name == "ResNet50FPNGNMaskRCNN" else [CONSTANT]
     if "load_ckpt" in flags:
         path = Path(flags["load_ckpt"])
         converts = path.suffix.lower() in CHECKPOINTS
-        return ["--model", str(out / START if converts else path)]
+        words = ["--model", str(out / START if converts else path)]
+        return [*words, *_set([*constant, FROZEN])]
     architecture, settings = ARCHITECTURES[name]
-    words = ["--model", f"scratch:{architecture}"]
+    words = ["--model", f"scratch:segmentoly/{architecture}"]
+    if "mean_pixel" in flags:
+        settings = (*settings, f"model.mean=[{', '.join(map(str, flags['mean_pixel']))}]")
     if "load_backbone" in flags:
-        mean = flags.get("mean_pixel", (102.9801, 115.9465, 122.7717))
-        in_1x1 = not name.startswith("ResNeXt")
-        settings = (
-            *settings,
-            f"trunk={out / TRUNK}",
-            f"model.mean=[{', '.join(map(str, mean))}]",
-            "model.std=[1.0, 1.0, 1.0]",
-            "preprocess.channels=bgr",
-            f"model.backbone.stride_in_1x1={str(in_1x1).lower()}",
-            *(() if name == "ResNet50FPNGNMaskRCNN" else ("model.backbone.norm=frozen_bn",)),
-            "training.freeze_at=2",
-        )
+        settings = (*settings, f"trunk={out / TRUNK}", *constant, FROZEN)
     else:
-        # Random layers that never learn would be of no use.
-        settings = (*settings, "training.freeze_at=0")
+        # Random layers that never learn would be of no use, so none is frozen.
         note("the network begins with random numbers: --load_backbone or --load_ckpt give it better ones")
-    return [*words, *(word for setting in settings for word in ("--set", setting))]
+    return [*words, *_set(settings)]
+
+
+def _set(settings: Iterable[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def _parts(flags: dict[str, Any]) -> int:

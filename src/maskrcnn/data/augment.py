@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from maskrcnn.data.sample import Sample
+from maskrcnn.errors import UserError
 from maskrcnn.spec import Preprocess
 
 Array = np.ndarray
@@ -21,6 +22,8 @@ class Augment:
     visible: an instance of which a cut leaves a smaller share becomes a crowd region, which teaches nothing.
     zoom: least and greatest scale of large-scale jitter (Ghiasi et al. 2021: 0.1 to 2): above 1 a part is cut
         out and fills the network's size, below 1 the image is as much smaller than it.
+    sides: heights and widths in network pixels of which each image is given one of each; only for images
+        that are stretched (preprocess.resize=stretch).
     """
 
     flip: float = 0.5
@@ -29,6 +32,7 @@ class Augment:
     jitter: float = 0.0
     visible: float = 0.25
     zoom: tuple[float, float] | None = None
+    sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 def augment(sample: Sample, config: Augment, rng: np.random.Generator) -> Sample:
@@ -60,6 +64,19 @@ def zoomed(
     y = int(rng.integers(0, sample.image.shape[0] - height + 1))
     x = int(rng.integers(0, sample.image.shape[1] - width + 1))
     return cut_out(sample, x, y, x + width, y + height, visible=0.0), preprocess
+
+
+def stretched(
+    preprocess: Preprocess, sides: tuple[tuple[int, ...], tuple[int, ...]], rng: np.random.Generator
+) -> Preprocess:
+    """Stretching to one of the heights and, drawn on its own, one of the widths. Raises UserError."""
+    if preprocess.resize != "stretch" or not all(sides):
+        raise UserError(
+            f"training.augment.sides={sides}: heights and widths are for images that are stretched",
+            hint="use preprocess.resize=stretch, or training.shorts",
+        )
+    height, width = (int(rng.choice(side)) for side in sides)
+    return replace(preprocess, short=height, long=width)
 
 
 def mirror(sample: Sample) -> Sample:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from maskrcnn.data.augment import Augment, augment, zoomed
+from maskrcnn.data.augment import Augment, augment, stretched, zoomed
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.sample import Sample, load
 from maskrcnn.data.sampling import epoch_order, repeat_factors
@@ -105,6 +105,8 @@ class BatchMaker:
         sample = augment(load(self.dataset, row), self.augment, rng)
         if self.augment.zoom is not None:
             sample, preprocess = zoomed(sample, preprocess, self.augment.zoom, rng)
+        if self.augment.sides is not None:
+            preprocess = stretched(preprocess, self.augment.sides, rng)
         return to_network(sample, preprocess)
 
     def _preprocess(self, step: int) -> Preprocess:

@@ -49,7 +49,10 @@ def pool_levels(
     owner = op.Reshape(level_of, _ints(-1))
     pooled, places = [], []
     for number, (level, scale) in enumerate(zip(levels, scales, strict=True)):
-        here = op.Reshape(op.NonZero(op.Equal(owner, _ints(number))), _ints(-1))
+        if len(levels) == 1:
+            here = _range(op.Size(owner))
+        else:
+            here = op.Reshape(op.NonZero(op.Equal(owner, _ints(number))), _ints(-1))
         pooled.append(
             op.RoiAlign(
                 op.Cast(level, to=TO_FLOAT),

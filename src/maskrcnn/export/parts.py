@@ -5,7 +5,7 @@ B images, L levels, A anchors per cell, R boxes, C channels, S bins and M mask p
 
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from maskrcnn.model.layers import ConvNorm
 from maskrcnn.model.mask_rcnn import MaskRCNN, fold_norms
 from maskrcnn.spec import Spec
 from maskrcnn.stored_spec import KEY, PARTS_FILE
+from maskrcnn.weights.model_file import read_spec
 from maskrcnn.whole_file import disk_errors_told, shown, temporary_path
 
 if TYPE_CHECKING:
@@ -36,6 +37,30 @@ TRACED = (128, 192)
 TRACED_ROWS = 3
 
 
+def plain(model: MaskRCNN) -> MaskRCNN:
+    """Change the model in place: group norms become what every engine has."""
+    for module in model.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.GroupNorm):
+            module.norm = PlainGroupNorm(module.norm)
+    return model
+
+
+class PlainGroupNorm(nn.Module):
+    """A GroupNorm of means and products; opset 11 has none, and PPL.NN no InstanceNormalization for it."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, h, w) -> (B, C, h, w)."""
+        norm = self.norm
+        groups = x.reshape(x.shape[0], norm.num_groups, -1)
+        groups = groups - groups.mean(2, keepdim=True)
+        spread = ((groups * groups).mean(2, keepdim=True) + norm.eps).sqrt()
+        return (groups / spread).reshape(x.shape) * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
 def export_parts(
     model_file: str | Path,
     out: str | Path,
@@ -43,10 +68,30 @@ def export_parts(
     opset: int = OPSET,
     suffix: Literal[".onnx", ".xml"] = ".onnx",
 ) -> Spec:
+    """As `write_parts`, for the host. Raises UserError as well for models of which it cannot pool RoIs."""
+    model = read_spec(model_file).model
+    if model.roi_levels == "all" or model.fpn.deformable != "none":
+        raise UserError(
+            f"{shown(model_file)}: has deformable convolutions or RoIs of all levels at once, and .parts "
+            "have neither",
+            hint="export it to .onnx for ONNX Runtime, or to .xml for OpenVINO",
+        )
+    return write_parts(model_file, out, form, opset, suffix)
+
+
+def write_parts(
+    model_file: str | Path,
+    out: str | Path,
+    form: Form | None = None,
+    opset: int = OPSET,
+    suffix: Literal[".onnx", ".xml"] = ".onnx",
+    operators: Callable[[MaskRCNN], MaskRCNN] = plain,
+) -> Spec:
     """Write the folder `out` with the three graphs of a `.safetensors` model file and their description.
 
     form: size, batch and precision; the rest is for whole graphs. opset: of the ONNX standard; `form` has
-    that of whole graphs. suffix: of the graphs, `.xml` for OpenVINO.
+    that of whole graphs. suffix: of the graphs, `.xml` for OpenVINO. operators: changes the model, whose
+    norms are folded, into what the engine has.
     Raises UserError for a wrong file or form, and where `out` is a folder of something else.
     """
     form = form or Form()
@@ -57,7 +102,7 @@ def export_parts(
     exported = replace(exported, exported=replace(exported.exported, form="parts"))
     model = MaskRCNN(spec.model)
     model.load_state_dict(state)
-    plain(fold_norms(model)).to(DTYPES["fp32" if suffix == ".xml" else form.precision])
+    operators(fold_norms(model)).to(DTYPES["fp32" if suffix == ".xml" else form.precision])
     with whole_folder(Path(out)) as folder:
         for name, part in parts_of(model, exported).items():
             graph = _traced(part, opset)
@@ -121,7 +166,7 @@ def parts_of(model: MaskRCNN, spec: Spec) -> dict[str, Part]:
     levels, every = len(model.roi_scales), len(model.anchors.strides)
     maps = [f"level{n}" for n in range(levels)]
     maps += [f"{name}{n}" for name in ("objectness", "deltas") for n in range(every)]
-    channels = model.rpn.objectness.weight.shape[1]
+    channels = model.rpn.objectness.weight.shape[1] * (levels if config.roi_levels == "all" else 1)
     rois = [
         torch.zeros(TRACED_ROWS, channels, *[head.pool_side] * 2)
         for head in (config.box_head, config.mask_head)
@@ -138,30 +183,6 @@ def parts_of(model: MaskRCNN, spec: Spec) -> dict[str, Part]:
         "box_head": Part(BoxHead(model, dtype), rois[0], "features", ("logits", "deltas")),
         "mask_head": Part(MaskHead(model, dtype), rois[1], "features", ("masks",)),
     }
-
-
-def plain(model: MaskRCNN) -> MaskRCNN:
-    """Change the model in place: group norms become what every engine has."""
-    for module in model.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.GroupNorm):
-            module.norm = PlainGroupNorm(module.norm)
-    return model
-
-
-class PlainGroupNorm(nn.Module):
-    """A GroupNorm of means and products; opset 11 has none, and PPL.NN no InstanceNormalization for it."""
-
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, h, w) -> (B, C, h, w)."""
-        norm = self.norm
-        groups = x.reshape(x.shape[0], norm.num_groups, -1)
-        groups = groups - groups.mean(2, keepdim=True)
-        spread = ((groups * groups).mean(2, keepdim=True) + norm.eps).sqrt()
-        return (groups / spread).reshape(x.shape) * norm.weight[:, None, None] + norm.bias[:, None, None]
 
 
 class Dense(nn.Module):
@@ -208,7 +229,8 @@ class BoxHead(nn.Module):
         if self.res5 is not None:
             x = self.res5(x).mean((2, 3))
         for number in range(1, head.fcs + 1):
-            x = F.relu(getattr(head, f"fc{number}")(x))
+            x = getattr(head, f"fc{number}")(x)
+            x = F.relu(x) if number > 1 or head.config.fc1_relu else x
         return _in(torch.float32, head.scores(x)), _in(torch.float32, head.deltas(x))
 
 
@@ -225,9 +247,7 @@ class MaskHead(nn.Module):
         """features (R, C, S, S) float32 -> probabilities (R, K or 1, M, M)."""
         x = _in(self.dtype, features)
         x = x if self.res5 is None else self.res5(x)
-        for number in range(1, self.head.config.convs + 1):
-            x = F.relu(getattr(self.head, f"conv{number}")(x))
-        return _in(torch.float32, self.head.logits(F.relu(self.head.upsample(x)))).sigmoid()
+        return _in(torch.float32, self.head.every(x)).sigmoid()
 
 
 def _in(dtype: torch.dtype, x: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Classifies and refines proposals (Girshick 2015), and keeps the best detections.
 
-B images, P proposals per image, K classes, C channels, S bins per side, D detections per image.
+B images, L levels that RoIs are pooled from at once, P proposals per image, K classes, C channels, S bins per
+side, D detections per image.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import BoxHeadConfig, Conventions
 from maskrcnn.model.boxes import clip, decode, large_enough
-from maskrcnn.model.layers import ConvNorm, PooledLinear
+from maskrcnn.model.layers import ConvNorm, PooledLinear, first_layer
 from maskrcnn.ops.nms import nms, soft_nms
 
 
@@ -26,20 +28,24 @@ class Found(NamedTuple):
 class BoxHead(nn.Module):
     """Convolutions and fully connected layers on pooled features; after res5 (C4) only the two predictors."""
 
-    def __init__(self, channels: int, classes: int, config: BoxHeadConfig, conventions: Conventions) -> None:
+    def __init__(
+        self, channels: int, classes: int, config: BoxHeadConfig, conventions: Conventions, levels: int = 1
+    ) -> None:
+        """channels: C of one level. levels: L."""
         super().__init__()
         self.config = config
         self.classes = classes
         self.conventions = conventions
         self.convs, self.fcs = (config.convs, config.fcs) if config.kind == "fc" else (0, 0)
         for number in range(1, self.convs + 1):
-            conv = ConvNorm(channels, config.channels, 3, config.norm, config.norm_eps)
-            self.add_module(f"conv{number}", conv)
+            conv = partial(ConvNorm, channels, config.channels, 3, config.norm, config.norm_eps)
+            self.add_module(f"conv{number}", first_layer(levels if number == 1 else 1, conv))
             channels = config.channels
         features = channels * config.pool_side**2
         for number in range(1, self.fcs + 1):
-            layer = PooledLinear if number == 1 else nn.Linear
-            self.add_module(f"fc{number}", layer(features, config.fc_channels))
+            fc = partial(PooledLinear if number == 1 else nn.Linear, features, config.fc_channels)
+            pooled = number == 1 and self.convs == 0
+            self.add_module(f"fc{number}", first_layer(levels if pooled else 1, fc))
             features = config.fc_channels
         if config.kind == "res5":
             features = channels
@@ -47,14 +53,15 @@ class BoxHead(nn.Module):
         self.deltas = nn.Linear(features, 4 if config.class_agnostic else 4 * classes)
 
     def predict(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """features (R, C, S, S) -> class logits (R, K + 1), background last, and deltas (R, 1 or K, 4)."""
+        """features (R, L * C, S, S) -> class logits (R, K + 1), background last, deltas (R, 1 or K, 4)."""
         x = features
         for number in range(1, self.convs + 1):
             x = F.relu_(getattr(self, f"conv{number}")(x))
         if self.config.kind == "res5":
             x = x.mean((2, 3))
         for number in range(1, self.fcs + 1):
-            x = F.relu_(getattr(self, f"fc{number}")(x))
+            x = getattr(self, f"fc{number}")(x)
+            x = F.relu_(x) if number > 1 or self.config.fc1_relu else x
         return self.scores(x), self.deltas(x).unflatten(1, (-1, 4))
 
     def detect(self, logits: Tensor, deltas: Tensor, proposals: Tensor, real: Tensor, size: Tensor) -> Found:

@@ -3,8 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.config import FPNConfig
+from maskrcnn.config import FPNConfig, Norm
 from maskrcnn.model.layers import ConvNorm
+from maskrcnn.ops.deform_conv import deform_conv
 
 
 class PathConv(ConvNorm):
@@ -13,6 +14,19 @@ class PathConv(ConvNorm):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, h, w) -> (B, C, h / stride, w / stride)."""
         return F.relu(super().forward(x))
+
+
+class DeformablePathConv(PathConv):
+    """The same where each tap of the kernel reads at an offset that a convolution of its own predicts."""
+
+    def __init__(self, width: int, norm: Norm, norm_eps: float, stride: int, held: bool) -> None:
+        super().__init__(width, width, 3, norm, norm_eps, stride=stride)
+        self.held = held
+        self.offset = nn.Conv2d(width, 2 * 3 * 3, 3, stride=stride, padding=1, bias=False)
+        nn.init.zeros_(self.offset.weight)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return deform_conv(x, self.offset(x), weight, bias, self.stride[0], self.held)
 
 
 class FPN(nn.Module):
@@ -31,9 +45,8 @@ class FPN(nn.Module):
             self.add_module(f"output{number}", ConvNorm(width, width, 3, norm, eps, bias=bias))
         self.upwards = () if config.bottom_up is None else range(3, len(channels) + 2)
         for number in self.upwards:
-            assert config.bottom_up is not None
-            self.add_module(f"shrink{number}", PathConv(width, width, 3, config.bottom_up, eps, stride=2))
-            self.add_module(f"joined{number}", PathConv(width, width, 3, config.bottom_up, eps))
+            self.add_module(f"shrink{number}", _path_conv(config, stride=2))
+            self.add_module(f"joined{number}", _path_conv(config, stride=1))
 
     def forward(self, stages: list[Tensor]) -> list[Tensor]:
         """stages 4 x (B, C, H/s, W/s), s = 4..32 -> levels 5 x (B, C', H/s, W/s), s = 4..64, finest first."""
@@ -50,6 +63,14 @@ class FPN(nn.Module):
             levels[number - 2] = getattr(self, f"joined{number}")(shrunk + levels[number - 2])
         # A max-pool of kernel 1 and stride 2; as one, torch 2.11 exports it for odd sizes or even ones only.
         return [*levels, levels[-1][:, :, ::2, ::2]]
+
+
+def _path_conv(config: FPNConfig, stride: int) -> PathConv:
+    assert config.bottom_up is not None
+    width, norm, eps = config.channels, config.bottom_up, config.norm_eps
+    if config.deformable == "none":
+        return PathConv(width, width, 3, norm, eps, stride=stride)
+    return DeformablePathConv(width, norm, eps, stride, held=config.deformable == "held")
 
 
 def grown(level: Tensor, size: tuple[int, int], upsample: str) -> Tensor:

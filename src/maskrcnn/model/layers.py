@@ -1,5 +1,8 @@
 """Convolutions with an optional norm, the one building block of trunk, pyramid and heads."""
 
+from collections.abc import Callable, Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
@@ -109,3 +112,23 @@ class PooledLinear(nn.Linear):
         conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         conv.bias = nn.Parameter(self.bias.detach())
         return nn.Sequential(conv, nn.Flatten())
+
+
+class LargestOfLevels(nn.Module):
+    """A layer for each of L levels that RoIs are pooled from, and the largest of what they return (PANet)."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        for number, layer in enumerate(layers, start=2):
+            self.add_module(f"level{number}", layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (R, L * C, S, S), level after level -> what one layer returns for (R, C, S, S)."""
+        layers = list(self.children())
+        found = [layer(part) for layer, part in zip(layers, x.chunk(len(layers), 1), strict=True)]
+        return reduce(torch.maximum, found)
+
+
+def first_layer(levels: int, make: Callable[[], nn.Module]) -> nn.Module:
+    """What a head begins with: one layer, or LargestOfLevels of as many as there are levels."""
+    return make() if levels == 1 else LargestOfLevels([make() for _ in range(levels)])

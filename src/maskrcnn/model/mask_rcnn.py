@@ -14,7 +14,7 @@ from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.box_head import BoxHead, Found
 from maskrcnn.model.boxes import pyramid_level
 from maskrcnn.model.fpn import FPN
-from maskrcnn.model.layers import ConvNorm, PooledLinear
+from maskrcnn.model.layers import ConvNorm, LargestOfLevels, PooledLinear
 from maskrcnn.model.losses import Losses, box_losses, mask_loss, mask_targets, rpn_losses
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.matching import Sampled, Targets, sample_proposals
@@ -47,8 +47,9 @@ class MaskRCNN(nn.Module):
         self.rpn = RPN(channels, self.anchors.per_cell, config.rpn, config.conventions)
         self.roi_scales = [1 / stride for stride in roi_strides]
         roi_channels = stages[3] if config.neck == "c4" else channels
-        self.box_head = BoxHead(roi_channels, config.classes, config.box_head, config.conventions)
-        self.mask_head = MaskHead(roi_channels, config.classes, config.mask_head)
+        views = len(roi_strides) if config.roi_levels == "all" else 1
+        self.box_head = BoxHead(roi_channels, config.classes, config.box_head, config.conventions, views)
+        self.mask_head = MaskHead(roi_channels, config.classes, config.mask_head, views)
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
 
@@ -152,20 +153,38 @@ class MaskRCNN(nn.Module):
         return self.mask_head(features, labels.flatten()).sigmoid().unflatten(0, labels.shape)
 
     def roi(self, levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
-        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); C4 goes through res5, halving S."""
+        """levels, boxes (B, R, 4) in network pixels -> (B * R, C, S, S); C4 goes through res5, halving S.
+
+        Where RoIs are pooled from all L levels it is (B * R, L * C, S, S), the finest level's channels first.
+        """
         habits, count = self.config.conventions, len(self.roi_scales)
+        samples, aligned = habits.roi_samples, habits.roi_aligned
+        if self.config.roi_levels == "all":
+            here = torch.zeros(boxes.shape[:2], dtype=torch.int64, device=boxes.device)
+            pairs = zip(levels[:count], self.roi_scales, strict=True)
+            return torch.cat(
+                [
+                    pool_levels([level], boxes, here, [scale], side, samples, aligned)
+                    for level, scale in pairs
+                ],
+                1,
+            )
         eps = (habits.level_eps_inside, habits.level_eps_outside)
         level_of = pyramid_level(boxes, count, *eps, habits.plus_one)
-        samples, aligned = habits.roi_samples, habits.roi_aligned
         pooled = pool_levels(levels[:count], boxes, level_of, self.roi_scales, side, samples, aligned)
         return pooled if self.res5 is None else self.res5(pooled)
 
 
 def for_inference(model: MaskRCNN) -> MaskRCNN:
     """Change the model in place into the same function with less work, no more to be trained or saved."""
+    side = model.config.box_head.pool_side
     fc1 = getattr(model.box_head, "fc1", None)
     if isinstance(fc1, PooledLinear):
-        model.box_head.fc1 = fc1.as_convolution(model.config.box_head.pool_side)
+        model.box_head.fc1 = fc1.as_convolution(side)
+    elif isinstance(fc1, LargestOfLevels):
+        for name, layer in fc1.named_children():
+            assert isinstance(layer, PooledLinear)
+            setattr(fc1, name, layer.as_convolution(side))
     return fold_norms(model)
 
 

@@ -17,11 +17,16 @@ from maskrcnn.spec import Classes, Origin, Spec
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.weights.model_file import read_model_file
 from maskrcnn.weights.readers import Checkpoint
+from maskrcnn.weights.source import Source
+from maskrcnn.weights.sources import segmentoly
 from maskrcnn.weights.sources.mindspore import SOURCE
 
 # Begins the name of an architecture with random weights.
 SCRATCH = "scratch:"
-# Of batch norms that learn; a model file, whose norms are constants, has none, and they start at zero.
+# Between that and an architecture: segmentoly's network of it.
+SEGMENTOLY = "segmentoly/"
+# Of batch norms that learn; where the norms of a file are constants they start at zero, and where those of
+# the model are they are left out.
 COUNTER = ".num_batches_tracked"
 # The layers with rows for every class.
 PREDICTORS = ("box_head.scores.", "box_head.deltas.", "mask_head.logits.")
@@ -30,21 +35,29 @@ PREDICTORS = ("box_head.scores.", "box_head.deltas.", "mask_head.logits.")
 def starting(model: str) -> tuple[Spec, dict[str, np.ndarray]]:
     """What `--model` names: a description, and its weights; none for `scratch:r50-fpn` and the like.
 
-    `scratch:mindspore` is the R50-FPN of mindspore-lab. Norms of random networks learn.
+    `scratch:mindspore` is the R50-FPN of mindspore-lab, `scratch:segmentoly/NAME` an architecture with the
+    anchors, the input and the numbers of segmentoly. Norms of random networks learn.
     """
     if not model.startswith(SCRATCH):
         return read_model_file(model_path(model))
     name = model.removeprefix(SCRATCH)
     if name == "mindspore":
-        found = SOURCE.describe(ModelConfig(), Checkpoint(Path(model), "", "", {}, {}), None, None).spec
+        found = _described(SOURCE, ModelConfig())
+    elif name.startswith(SEGMENTOLY) and name.removeprefix(SEGMENTOLY) in ARCHITECTURES:
+        found = _described(segmentoly.SOURCE, ARCHITECTURES[name.removeprefix(SEGMENTOLY)])
     elif name in ARCHITECTURES:
         found = Spec(ARCHITECTURES[name])
     else:
-        known = ", ".join((*ARCHITECTURES, "mindspore"))
+        known = ", ".join((*ARCHITECTURES, "mindspore", f"{SEGMENTOLY}NAME"))
         raise UserError(f"--model {model}: is no architecture", hint=f"choose {known}")
     trunk = found.model.backbone
     norm = "bn" if trunk.norm == "frozen_bn" else trunk.norm
     return replace(found, model=replace(found.model, backbone=replace(trunk, norm=norm))), {}
+
+
+def _described(source: Source, model: ModelConfig) -> Spec:
+    """A source's network before it has learnt anything."""
+    return source.describe(model, Checkpoint(Path(source.name), "", "", {}, {}), None, None).spec
 
 
 def for_classes(spec: Spec, classes: Classes) -> Spec:
@@ -65,6 +78,8 @@ def initialise(model: MaskRCNN) -> None:
             continue
         if name in ("box_head.scores", "rpn.objectness", "rpn.deltas") or name.startswith("rpn.conv"):
             nn.init.normal_(layer.weight, std=0.01)
+        elif name.endswith(".offset"):
+            nn.init.zeros_(layer.weight)  # a deformable convolution begins as an ordinary one
         elif name == "box_head.deltas":
             nn.init.normal_(layer.weight, std=0.001)
         elif name.startswith("fpn.") or isinstance(layer, nn.Linear):
@@ -109,12 +124,17 @@ def load_weights(model: MaskRCNN, state: dict[str, np.ndarray], place: Path) -> 
     compared = [name for name in own if name in state or not name.endswith(COUNTER)]
     other = [name for name in compared if name not in state or own[name].shape != state[name].shape]
     restarted = [name for name in other if name in state and name.startswith(PREDICTORS)]
-    unknown = sorted(set(other) - set(restarted)) + sorted(state.keys() - own.keys())
+    beyond = sorted(name for name in state.keys() - own.keys() if not name.endswith(COUNTER))
+    unknown = sorted(set(other) - set(restarted)) + beyond
     if unknown:
         raise UserError(
             f"{place}: {unknown[0]} does not fit the model that it describes", hint="convert the model again"
         )
     # A copy, because values may be views of a mapped file.
-    kept = {name: torch.from_numpy(np.array(each)) for name, each in state.items() if name not in restarted}
+    kept = {
+        name: torch.from_numpy(np.array(each))
+        for name, each in state.items()
+        if name in own and name not in restarted
+    }
     model.load_state_dict(own | kept)
     return restarted

@@ -1,6 +1,5 @@
 """Where a run's data come from and its checkpoints go: an object store, and MindSpore's own form."""
 
-import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from pathlib import Path
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec
-from maskrcnn.storage import Mirror, is_url
+from maskrcnn.storage import Mirror, cached_folder, is_url
+from maskrcnn.training.begun import go_on
 from maskrcnn.training.loop import Extras, State
 from maskrcnn.training.recipe import steps_of
 from maskrcnn.training.run_file import RunFile
 from maskrcnn.training.update import Run
 from maskrcnn.weights.targets.mindspore import TARGET
-from maskrcnn.zoo import cache_folder
 
 Says = Callable[[str], None]
 
@@ -76,18 +75,20 @@ def sent_at_the_end(mirror: Mirror | None, says: Says) -> Iterator[None]:
 
 
 def extras_of(run: RunFile, model: ModelConfig, mirror: Mirror | None, says: Says) -> Extras:
-    """What the loop does besides: begin with MindSpore's checkpoint, write such, and send all of it.
+    """What the loop does besides: begin with another tool's checkpoint, write MindSpore's, and send all.
 
     Raises UserError for a model that MindSpore has no names for.
     """
-    from maskrcnn.training import mindspore
+    from maskrcnn.training import mindspore, segmentoly
 
     training = run.training
     if run.checkpoints_for == "mindspore":
         TARGET.refuse(model)
 
     def begin(live: Run, steps_per_epoch: int) -> State:
-        return mindspore.go_on(Path(run.resume_from), live, steps_of(training, steps_per_epoch), says)
+        path = Path(run.resume_from)
+        theirs = mindspore if path.suffix.lower() == ".ckpt" else segmentoly
+        return go_on(theirs.read_training(path), path, live, steps_of(training, steps_per_epoch), says)
 
     def saved(live: Run, spec: Spec, state: State, steps_per_epoch: int) -> None:
         if run.checkpoints_for == "mindspore":
@@ -115,6 +116,4 @@ def _fetched(mirror: Mirror, says: Says) -> None:
 
 
 def _folder(run: RunFile, url: str) -> Path:
-    base = Path(run.local) if run.local else cache_folder() / "storage"
-    parts = [re.sub(r"[^\w.@-]", "_", part) for part in re.split(r"[:/]+", url)]
-    return base.joinpath(*(part for part in parts if part not in ("", ".", "..")))
+    return cached_folder(url, Path(run.local) if run.local else None)

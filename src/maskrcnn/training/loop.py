@@ -112,7 +112,8 @@ def train(
                     if training.patience and state.poor >= training.patience:
                         watch.says(f"no better for {state.poor} evaluations: the run ends")
                         break
-                if state.step % (training.save_every or maker.steps_per_epoch) == 0:
+                often = training.save_every or maker.steps_per_epoch
+                if state.step % often == 0 and state.step < maker.steps:
                     keep()
         except KeyboardInterrupt:
             keep()

@@ -1,8 +1,7 @@
-"""MindSpore's checkpoints of a training: weights, momentum and step, to go on from and to write."""
+"""MindSpore's checkpoints of a training: weights, momentum and step, read and written."""
 
 import mmap
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from torch import Tensor
 
 from maskrcnn.errors import UserError
 from maskrcnn.spec import Spec
-from maskrcnn.training.initial import load_weights
-from maskrcnn.training.loop import State
+from maskrcnn.training.begun import BUFFER, Begun
 from maskrcnn.training.recipe import Training, steps_of
 from maskrcnn.training.update import Run
 from maskrcnn.weights.convert_back import named_tensors
@@ -36,20 +34,7 @@ CLASSIFIER = ("classifier.", "fc.", "end_point.", "head.")
 STEP, RATES, MOMENTUM, SCALE = "global_step", "learning_rate", "momentum", "scale_sense"
 
 
-@dataclass(frozen=True)
-class MindSporeTraining:
-    """weights, moments: by our names; step: updates so far, 0 where the file has weights alone.
-
-    scale: of losses in float16; 0 where there is none.
-    """
-
-    weights: dict[str, Array]
-    moments: dict[str, Array]
-    step: int
-    scale: float = 0.0
-
-
-def read_training(path: Path) -> MindSporeTraining:
+def read_training(path: Path) -> Begun:
     """A .ckpt of mindspore-lab's training. Raises UserError for any other file."""
     found = _read(path)
     moments = {name.removeprefix(MOMENTS): each for name, each in found.items() if name.startswith(MOMENTS)}
@@ -60,36 +45,12 @@ def read_training(path: Path) -> MindSporeTraining:
         raise UserError(
             f"{shown(path)}: is not of mindspore-lab's MaskRCNN", hint="name a .ckpt of its training"
         )
-    return MindSporeTraining(
+    return Begun(
         rewrite(weights, TABLE, str(path)).tensors,
         rewrite(moments, TABLE, str(path)).tensors,
         int(numbers[STEP].reshape(-1)[0]) if STEP in numbers else 0,
         float(numbers[SCALE].reshape(-1)[0]) if SCALE in numbers else 0.0,
     )
-
-
-def go_on(path: Path, run: Run, steps: int, says: Any = lambda words: None) -> State:
-    """Put weights, momentum and step of a .ckpt into a run of `steps` before its first step.
-
-    says: is told what the file lacks. Raises UserError where it is of another network or has nothing left.
-    """
-    found = read_training(path)
-    if found.step >= steps:
-        raise UserError(
-            f"{shown(path)}: is at step {found.step}, and the run ends at step {steps}",
-            hint="give the run more --epochs or --steps",
-        )
-    restarted = load_weights(run.model, found.weights, path)
-    if restarted:
-        says(f"starting anew for these classes: {', '.join(restarted)}")
-    if not found.moments:
-        says(f"{shown(path)} has no momentum: it begins at zero")
-    _set_momentum(run, found.moments, path)
-    run.average.load(run.model.state_dict(), found.step)
-    scaler = run.scaler.state_dict()
-    if scaler and found.scale:
-        run.scaler.load_state_dict(scaler | {"scale": found.scale})
-    return State(step=found.step)
 
 
 def trunk_of(path: Path) -> dict[str, Tensor]:
@@ -145,22 +106,8 @@ def rates_of(run: Run, training: Training, steps_per_epoch: int) -> Array:
     return np.array([peak * share for share in shares + shares[-1:] * steps_per_epoch], np.float32)
 
 
-def _set_momentum(run: Run, moments: Mapping[str, Array], path: Path) -> None:
-    if moments and not isinstance(run.optimizer, torch.optim.SGD):
-        raise UserError(
-            f"{shown(path)}: has the momentum of SGD, and the run has another optimizer",
-            hint="use training.optimizer=sgd",
-        )
-    for name, parameter in run.model.named_parameters():
-        if name in moments and parameter.requires_grad and parameter.shape == moments[name].shape:
-            buffer = torch.from_numpy(np.array(moments[name], np.float32)).to(parameter)
-            run.optimizer.state[parameter]["momentum_buffer"] = buffer
-
-
 def _momentum(run: Run, parameter: Tensor) -> Tensor:
-    buffer = (
-        run.optimizer.state[parameter].get("momentum_buffer") if parameter in run.optimizer.state else None
-    )
+    buffer = run.optimizer.state[parameter].get(BUFFER) if parameter in run.optimizer.state else None
     return torch.zeros_like(parameter) if buffer is None else buffer.detach()
 
 

@@ -25,6 +25,9 @@ _LIGHT = (
     "preprocess.long=480",
 )
 
+# Of these each image has one for its height and one for its width.
+_SIDES = (416, 448, 480, 512, 544)
+
 # Its defaults, which are those of Detectron's 1x: 8 passes over COCO.
 _TRAINING = Training(
     steps=90_000,
@@ -38,7 +41,6 @@ _TRAINING = Training(
     clip=0.0,
     average=0.0,
     precision="fp32",
-    freeze_at=2,
     augment=Augment(flip=0.0),
     threads=4,
     save_every=10_000,
@@ -47,11 +49,13 @@ _TRAINING = Training(
 
 PRESETS: dict[str, RunFile] = {
     "segmentoly": RunFile(
-        settings=(*_DETECTRON, "preprocess.short=800", "preprocess.long=1333"), training=_TRAINING
+        model="scratch:segmentoly/r50-fpn",
+        settings=(*_DETECTRON, "preprocess.short=800", "preprocess.long=1333"),
+        training=_TRAINING,
     ),
     # Its light network for 480 x 480.
     "segmentoly-0050": RunFile(
-        model="scratch:r50-fpn-light",
+        model="scratch:segmentoly/r50-fpn-light",
         settings=(*_DETECTRON, *_LIGHT),
         training=replace(
             _TRAINING,
@@ -59,9 +63,8 @@ PRESETS: dict[str, RunFile] = {
             batch=32,
             base_batch=32,
             milestones=(220 / 270, 250 / 270),
-            freeze_at=Training().freeze_at,
-            shorts=((416, 448, 480, 512, 544),),
-            augment=Augment(flip=0.5),
+            warm_up_from=0.333,
+            augment=Augment(flip=0.5, sides=(_SIDES, _SIDES)),
             log_every=50,
         ),
     ),

@@ -5,7 +5,7 @@ from typing import Literal
 
 from maskrcnn.data.augment import Augment
 from maskrcnn.errors import UserError
-from maskrcnn.training.schedule import Schedule, factor
+from maskrcnn.training.schedule import Schedule, WarmUp, factor
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Training:
     drop: what `steps` multiplies the rate by there.
     warm_up: steps of a straight line to the peak; at most a tenth of the run.
     warm_up_from: share of the peak at which that line begins.
+    warm_up_shape: `linear` for that line, `constant` for its beginning during all of the warm-up.
     clip: largest norm of all gradients together; 0 for any.
     average: decay of the mean of weights that is evaluated and written; 0 for the last weights themselves.
     precision: `bf16` and `fp16` compute convolutions and matrices in 16 bits; losses and boxes are always
@@ -67,6 +68,7 @@ class Training:
     drop: float = 0.1
     warm_up: int = 500
     warm_up_from: float = 0.0
+    warm_up_shape: WarmUp = "linear"
     clip: float = 10.0
     average: float = 0.999
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -101,8 +103,16 @@ class Training:
 
     def rate_at(self, step: int, steps: int) -> float:
         """The share of the peak with which a step of a run learns."""
-        warm_up, begin = self.warm_up_of(steps), self.warm_up_from
-        return factor(self.schedule, step, steps, warm_up, self.milestones, begin, self.drop)
+        return factor(
+            self.schedule,
+            step,
+            steps,
+            self.warm_up_of(steps),
+            self.milestones,
+            self.warm_up_from,
+            self.drop,
+            self.warm_up_shape,
+        )
 
     def warm_up_of(self, steps: int) -> int:
         """No more than a tenth of a short run."""

@@ -29,7 +29,7 @@ class RunFile:
     val_share: the share that is held out; with 0 nothing is evaluated.
     model: model file to start from, `example`, `zoo:NAME`, or `scratch:NAME` for random weights.
     trunk: checkpoint of a trunk alone that random weights begin with: MindSpore's .ckpt, or a trunk.pt.
-    resume_from: MindSpore's checkpoint of a training that this run goes on with.
+    resume_from: checkpoint of a training that this run goes on with: MindSpore's .ckpt, or segmentoly's .pth.
     out: folder of the run.
     mirror: URL of a folder that that of the run is kept like; `out` as a URL stands for both.
     local: folder for the local copies of what is given as a URL; the cache when left out.

@@ -45,10 +45,13 @@ def infer(shapes: Shapes, place: str) -> ModelConfig:
     )
     if neck != "fpn":
         return replace(config, anchors=ONE_LEVEL_ANCHORS)
-    return replace(config, fpn=_fpn(shapes))
+    every = shapes.first("mask_head.conv1") != "mask_head.conv1"
+    return replace(config, fpn=_fpn(shapes), roi_levels="all" if every else "one")
 
 
-_FULLY_CONNECTED = re.compile(r"box_head\.(?:fc\d+|scores|deltas)\.weight")
+_FULLY_CONNECTED = re.compile(
+    r"(?:box_head\.(?:fc\d+(?:\.level\d)?|scores|deltas)|mask_head\.foreground)\.weight"
+)
 
 
 def check_sides(shapes: Shapes, theirs: Mapping[str, str], place: str) -> None:
@@ -83,6 +86,10 @@ class _Named(dict[str, Shape]):
         """Of `start1`, `start2`, ... or `start.0`, `start.1`, ..., how many numbers there are."""
         pattern = re.compile(re.escape(start) + r"(\d+)\.")
         return len({match[1] for name in self if (match := pattern.match(name))})
+
+    def first(self, layer: str) -> str:
+        """The name of a head's first layer, or where it has one for each level that of the finest."""
+        return f"{layer}.level2" if f"{layer}.level2.weight" in self else layer
 
     def norm(self, layer: str) -> Norm:
         if f"{layer}.norm.num_batches_tracked" in self:
@@ -131,6 +138,7 @@ def _fpn(shapes: _Named) -> FPNConfig:
         norm=norm,
         conv_bias=norm != "none" and "fpn.output2.bias" in shapes,
         bottom_up=shapes.norm("fpn.joined3") if shapes.any("fpn.joined") else None,
+        deformable="faded" if shapes.any("fpn.joined3.offset.") else "none",
     )
 
 
@@ -146,26 +154,33 @@ def _box_head(shapes: _Named, classes: int, res5: bool) -> BoxHeadConfig:
     if res5:
         return BoxHeadConfig(kind="res5", pool_side=14, class_agnostic=agnostic)
     convs = shapes.count("box_head.conv")
-    pooled = shapes["box_head.fc1.weight"][1]
-    channels = shapes["box_head.conv1.weight"][0] if convs else shapes["mask_head.conv1.weight"][1]
+    conv1, fc1 = shapes.first("box_head.conv1"), shapes.first("box_head.fc1")
+    out, pooled = shapes[f"{fc1}.weight"]
+    channels = (
+        shapes[f"{conv1}.weight"][0] if convs else shapes[f"{shapes.first('mask_head.conv1')}.weight"][1]
+    )
     return BoxHeadConfig(
         convs=convs,
         channels=channels if convs else BoxHeadConfig.channels,
         fcs=shapes.count("box_head.fc"),
-        fc_channels=shapes["box_head.fc1.weight"][0],
-        norm=shapes.norm("box_head.conv1"),
+        fc_channels=out,
+        norm=shapes.norm(conv1),
         pool_side=math.isqrt(pooled // max(channels, 1)),
         class_agnostic=agnostic,
     )
 
 
 def _mask_head(shapes: _Named, classes: int) -> MaskHeadConfig:
-    norm = shapes.norm("mask_head.conv1")
+    conv1 = shapes.first("mask_head.conv1")
+    norm, fully_connected = shapes.norm(conv1), shapes.any("mask_head.foreground.")
+    foreground = shapes.get("mask_head.foreground.weight", (4 * MaskHeadConfig.pool_side**2,))
     return MaskHeadConfig(
         convs=shapes.count("mask_head.conv"),
         channels=shapes["mask_head.upsample.weight"][1],
         norm=norm,
-        conv_bias=norm != "none" and "mask_head.conv1.bias" in shapes,
+        conv_bias=norm != "none" and f"{conv1}.bias" in shapes,
+        fully_connected=fully_connected,
+        pool_side=math.isqrt(foreground[0]) // 2,
         class_agnostic=shapes["mask_head.logits.weight"][0] == 1 and classes > 1,
     )
 
@@ -216,19 +231,24 @@ def _fpn_shapes(config: FPNConfig, stages: list[int]) -> Iterator[tuple[str, Sha
         yield from _conv(f"fpn.lateral{number}", width, channels_in, 1, config.norm, config.conv_bias)
         yield from _conv(f"fpn.output{number}", width, width, 3, config.norm, config.conv_bias)
     for number in (3, 4, 5) if config.bottom_up else ():
-        yield from _conv(f"fpn.shrink{number}", width, width, 3, config.bottom_up or "none")
-        yield from _conv(f"fpn.joined{number}", width, width, 3, config.bottom_up or "none")
+        for name in (f"fpn.shrink{number}", f"fpn.joined{number}"):
+            yield from _conv(name, width, width, 3, config.bottom_up or "none")
+            if config.deformable != "none":
+                yield f"{name}.offset.weight", (2 * 3 * 3, width, 3, 3)
 
 
 def _box_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
     head = config.box_head
     fc = head.kind == "fc"
+    first = 1 if config.roi_levels == "all" else 0
     for number in range(1, (head.convs if fc else 0) + 1):
-        yield from _conv(f"box_head.conv{number}", head.channels, channels, 3, head.norm)
+        for name in _names(f"box_head.conv{number}", number == first):
+            yield from _conv(name, head.channels, channels, 3, head.norm)
         channels = head.channels
     features = channels * (head.pool_side**2 if fc and head.fcs else 1)
     for number in range(1, (head.fcs if fc else 0) + 1):
-        yield from _linear(f"box_head.fc{number}", head.fc_channels, features)
+        for name in _names(f"box_head.fc{number}", number == first and not head.convs):
+            yield from _linear(name, head.fc_channels, features)
         features = head.fc_channels
     yield from _linear("box_head.scores", config.classes + 1, features)
     yield from _linear("box_head.deltas", 4 if head.class_agnostic else 4 * config.classes, features)
@@ -237,11 +257,22 @@ def _box_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape
 def _mask_shapes(config: ModelConfig, channels: int) -> Iterator[tuple[str, Shape]]:
     head = config.mask_head
     for number in range(1, head.convs + 1):
-        yield from _conv(f"mask_head.conv{number}", head.channels, channels, 3, head.norm, head.conv_bias)
+        for name in _names(f"mask_head.conv{number}", number == 1 and config.roi_levels == "all"):
+            yield from _conv(name, head.channels, channels, 3, head.norm, head.conv_bias)
         channels = head.channels
+    if head.fully_connected:
+        half, cells = channels // 2, head.pool_side**2
+        yield from _conv("mask_head.fc_conv1", channels, channels, 3, head.norm, head.conv_bias)
+        yield from _conv("mask_head.fc_conv2", half, channels, 3, head.norm, head.conv_bias)
+        yield from _linear("mask_head.foreground", 4 * cells, half * cells)
     yield "mask_head.upsample.weight", (channels, head.channels, 2, 2)
     yield "mask_head.upsample.bias", (head.channels,)
     yield from _conv("mask_head.logits", 1 if head.class_agnostic else config.classes, head.channels, 1)
+
+
+def _names(layer: str, each_level: bool) -> list[str]:
+    """What a layer of a head is called, or those that it has for each level that RoIs are pooled from."""
+    return [f"{layer}.level{number}" for number in (2, 3, 4, 5)] if each_level else [layer]
 
 
 def _conv(
@@ -262,15 +293,16 @@ def _linear(name: str, features_out: int, features_in: int) -> list[tuple[str, S
 
 
 def name_of(config: ModelConfig) -> str:
-    """How people call it: `R50-FPN`, `X101-32x8d-FPN`, `R50-FPN 4conv1fc gn`, `R50-C4 folded`."""
+    """How people call it: `R50-FPN`, `X101-32x8d-PANet`, `R50-FPN 4conv1fc gn`, `R50-C4 folded`."""
     trunk, box = config.backbone, config.box_head
     parts = [f"X{trunk.depth}-{trunk.groups}x{trunk.group_width}d" if trunk.groups > 1 else f"R{trunk.depth}"]
-    words = ["-".join([*parts, config.neck.upper()])]
+    panet = config.fpn.bottom_up is not None and config.roi_levels == "all"
+    words = ["-".join([*parts, "PANet" if panet else config.neck.upper()])]
     if box.kind == "fc" and (box.convs, box.fcs) != (0, 2):
         words.append(f"{box.convs}conv{box.fcs}fc")
     if trunk.norm != "frozen_bn":
         words.append("folded" if trunk.norm == "none" else trunk.norm)
-    if config.fpn.bottom_up is not None and config.neck == "fpn":
+    if config.fpn.bottom_up is not None and config.neck == "fpn" and not panet:
         words.append("bottom-up")
     if box.class_agnostic or config.mask_head.class_agnostic:
         words.append("class-agnostic")

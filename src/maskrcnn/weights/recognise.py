@@ -12,6 +12,7 @@ from maskrcnn.weights.sources import (
     mindspore,
     mmdetection,
     segmentoly,
+    segmentoly_panet,
     tensorrtx,
     torchvision,
 )
@@ -24,6 +25,7 @@ SOURCES = {
         maskrcnn_benchmark.SOURCE,
         caffe2.SOURCE,
         caffe2.C4_SOURCE,
+        segmentoly_panet.PANET_SOURCE,
         segmentoly.NORMED_SOURCE,
         segmentoly.SOURCE,
         tensorrtx.SOURCE,
@@ -37,9 +39,6 @@ SOURCES = {
 
 def recognise(tensors: Mapping[str, Any], place: str) -> Source:
     """The source whose fingerprint is in the names. Raises UserError when it is none that is converted."""
-    for sign, sentence, hint in _NOT_PLAIN:
-        if any(name.startswith(sign) for name in tensors):
-            raise UserError(f"{place}: {sentence}", hint=hint)
     for source in SOURCES.values():
         if source.fingerprint <= tensors.keys():
             return source
@@ -59,14 +58,6 @@ def source_named(name: str, tensors: Mapping[str, Any]) -> Source:
     return next((source for source in kinds if source.fingerprint <= tensors.keys()), SOURCES[name])
 
 
-# With the names of a source, but of another network.
-_NOT_PLAIN = (
-    (
-        "mask_head.conv4_fc.",
-        "is a PANet of segmentoly (instance-segmentation-security-0010), not a plain Mask R-CNN",
-        "convert one of its ResNet FPN, C4 or light models",
-    ),
-)
 _OTHERS = (
     ("rpn.objectness.", "is a maskrcnn model already", "use it as it is: `maskrcnn predict MODEL PHOTO`"),
     (

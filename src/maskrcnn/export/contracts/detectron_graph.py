@@ -235,15 +235,17 @@ def fine_deltas(nodes: Nodes, deltas: str, anchors: str, edge: str, per_cell: in
 
 
 def pooled_features(nodes: Nodes, pyramid: Pyramid, boxes: str, side: int, spec: Spec) -> str:
-    """RoIAlign of boxes (N, 4) in network pixels -> (N, C, S, S).
+    """RoIAlign of boxes (N, 4) in network pixels -> (N, C, S, S), of all L levels at once (N, L * C, S, S).
 
     The operator tells levels by x2 - x1 where its own family has x2 - x1 + 1; the few boxes that belong one
     level further are pooled there.
     """
     first, last = with_an_area(nodes, boxes)
     wide = nodes("Concat", first, last, axis=1)
-    if len(pyramid.levels) == 1:
-        return _extracted(nodes, wide, pyramid, side, spec)
+    if spec.model.roi_levels == "all" or len(pyramid.levels) == 1:
+        pairs = zip(pyramid.levels, pyramid.strides, strict=True)
+        found = [_extracted(nodes, wide, Pyramid((level,), (stride,)), side, spec) for level, stride in pairs]
+        return nodes("Concat", *found, axis=1) if len(found) > 1 else found[0]
     beyond = Pyramid((*pyramid.levels[1:], pyramid.levels[-1]), (*pyramid.strides[1:], pyramid.strides[-1]))
     # A last row for the operator where there is none: it takes no empty lists.
     count = cut(nodes, nodes("Shape", boxes), 0, 1, 0)

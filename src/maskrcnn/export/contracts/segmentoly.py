@@ -10,10 +10,11 @@ from maskrcnn.backends.contracts.segmentoly import NOTHING, ONE
 from maskrcnn.backends.silent_openvino import openvino
 from maskrcnn.config import Conventions, ModelConfig
 from maskrcnn.errors import UserError
+from maskrcnn.export.contracts.deformable import with_operators
 from maskrcnn.export.contracts.detectron_graph import joined
 from maskrcnn.export.form import Form
 from maskrcnn.export.openvino import halve_weights, save_network
-from maskrcnn.export.parts import OPSET, export_parts
+from maskrcnn.export.parts import OPSET, write_parts
 from maskrcnn.spec import Preprocess, Spec
 from maskrcnn.stored_spec import KEY
 from maskrcnn.weights.model_file import read_spec
@@ -74,7 +75,8 @@ def segmentoly_graph(model_file: Path, form: Form) -> tuple[Spec, "ModelProto"]:
     size = form.size or window_of(stored.preprocess)
     with TemporaryDirectory(prefix="maskrcnn-") as folder:
         parts = Path(folder, "model.parts")
-        spec = export_parts(model_file, parts, replace(form, size=size, batch=1, precision="fp32"))
+        one_image = replace(form, size=size, batch=1, precision="fp32")
+        spec = write_parts(model_file, parts, one_image, operators=with_operators)
         graph = joined(parts, spec, OPSET)
     assert spec.exported is not None
     exported = replace(spec.exported, form="whole", contract="segmentoly")

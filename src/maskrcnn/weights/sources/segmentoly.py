@@ -5,7 +5,7 @@ Recognised: R50, R101, R152 and ResNeXt trunks; FC heads, also as convolutions; 
     `segmentoly-norms` group norm everywhere and the light instance-segmentation-security-0050.
 Conventions: as maskrcnn-benchmark, with batch norm of eps 1e-5 and anchors of its own, up to two pixels
     larger than Detectron's but for two of them.
-Notes: anchors are those that the checkpoint saved, else segmentoly's. PANet (0010) is refused.
+Notes: anchors are those that the checkpoint saved, else segmentoly's.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def _flat(array: NDArray) -> NDArray:
 # Fully connected layers may be saved as convolutions over all that they see.
 FLAT = Op("flat", _flat, _flat)
 
-_TRUNK: Table = (
+TRUNK: Table = (
     Row("backbone.stages.stage_0.conv1.weight", "backbone.stem.conv.weight"),
     Row("backbone.stages.stage_0.bn1.{statistic}", "backbone.stem.conv.norm.{statistic}"),
     Row("backbone.stages.stage_{s}.{b}.conv{i}.weight", "backbone.res{s+1}.{b}.conv{i}.weight"),
@@ -57,7 +57,7 @@ _TRUNK: Table = (
     Row("common_detection_mask_head.{b}.downsample.1.{statistic}", "res5.{b}.shortcut.norm.{statistic}"),
 )
 # Its pyramid is counted from the top.
-_PYRAMID: Table = (
+PYRAMID: Table = (
     Row("fpn.conv_top.{parameter}", "fpn.lateral5.{parameter}"),
     Row("fpn.topdown_lateral.0.conv_lateral.{parameter}", "fpn.lateral4.{parameter}"),
     Row("fpn.topdown_lateral.1.conv_lateral.{parameter}", "fpn.lateral3.{parameter}"),
@@ -67,7 +67,7 @@ _PYRAMID: Table = (
     Row("fpn.posthoc.2.{parameter}", "fpn.output3.{parameter}"),
     Row("fpn.posthoc.3.{parameter}", "fpn.output2.{parameter}"),
 )
-_HEADS: Table = (
+HEADS: Table = (
     Row("rpn.conv.{parameter}", "rpn.conv1.{parameter}"),
     Row("rpn.cls_score.{parameter}", "rpn.objectness.{parameter}"),
     Row("rpn.bbox_deltas.{parameter}", "rpn.deltas.{parameter}"),
@@ -91,14 +91,14 @@ _HEADS: Table = (
     Row("data_normalizer.{statistic}", "", DROP),
 )
 TABLE: Table = (
-    *_TRUNK,
-    *_PYRAMID,
+    *TRUNK,
+    *PYRAMID,
     # Positions in a Sequential of convolutions and ReLUs.
     Row("mask_head.conv_fcn.0.{parameter}", "mask_head.conv1.{parameter}"),
     Row("mask_head.conv_fcn.2.{parameter}", "mask_head.conv2.{parameter}"),
     Row("mask_head.conv_fcn.4.{parameter}", "mask_head.conv3.{parameter}"),
     Row("mask_head.conv_fcn.6.{parameter}", "mask_head.conv4.{parameter}"),
-    *_HEADS,
+    *HEADS,
 )
 # The same behind norms: convolutions, norms and ReLUs, three to a step.
 _STEPS: Table = tuple(
@@ -118,8 +118,8 @@ _STEPS: Table = tuple(
     )
 )
 NORMED_TABLE: Table = (
-    *_TRUNK,
-    *_PYRAMID,
+    *TRUNK,
+    *PYRAMID,
     *(
         Row(f"{theirs}.{place}.{{parameter}}", f"{ours}{norm}.{{parameter}}")
         for theirs, ours in (
@@ -134,7 +134,7 @@ NORMED_TABLE: Table = (
     Row("bupa.conv2.{n}.0.weight", "fpn.joined{n+3}.weight"),
     Row("bupa.conv2.{n}.1.{statistic}", "fpn.joined{n+3}.norm.{statistic}"),
     *_STEPS,
-    *_HEADS,
+    *HEADS,
 )
 
 # Sides of the anchors of each level as segmentoly's model zoo has them: with FPN Detectron's and one pixel,
@@ -145,30 +145,23 @@ _C4_WIDTHS = (46, 92, 184, 368, 736, 32, 64, 128, 256, 512, 22, 44, 88, 176, 352
 _C4_HEIGHTS = (24, 48, 96, 192, 384, 32, 64, 128, 256, 512, 44, 88, 176, 352, 704)
 
 
-# Anchors of 0050, by k-means; and how many proposals it and the models for demonstrations take.
-_LIGHT_WIDTHS = (
-    (19.00461443977467, 29.899706148116053, 74.42073611573349),
-    (55.733722536651804, 137.73193415104578, 69.17445780221439),
-    (100.90277461137683, 156.060481177927, 255.14803078894226),
-    (144.22154707415015, 244.36151152306752, 417.3044920416812),
-    (280.57615011598125, 411.15991631559905, 451.9415967854453),
-)
-_LIGHT_HEIGHTS = (
-    (23.358642713410788, 62.90766647668873, 47.83872274215618),
-    (114.48241169265263, 90.23900340394223, 184.0552472694527),
-    (281.45049255862403, 186.32713748322118, 124.3327609158835),
-    (391.62539933985994, 271.83141023619, 164.83324079051005),
-    (415.2871418830516, 309.4935963584353, 446.5373059473707),
-)
+# How many proposals 0050 and the models for demonstrations take.
 _LIGHT_ROIS = 100
+# Of the anchors of the others, those of the light head for masks.
+_LIGHT_SHARE = 0.4
 
 
-def _segmentoly(
-    model: ModelConfig, checkpoint: Checkpoint, style: str | None, config: str | None
-) -> Described:
+def describe(model: ModelConfig, checkpoint: Checkpoint, style: str | None, config: str | None) -> Described:
+    """What segmentoly means by an architecture. checkpoint: for its anchors and mean. style: of the strides.
+
+    Raises UserError for a config, which it has none of, and for a file that lost its norms.
+    """
     if config is not None:
         raise UserError("segmentoly models have no config of their own", hint="leave out --source-config")
     fpn, trunk = model.neck == "fpn", model.backbone
+    light = model.fpn.bottom_up == "bn"  # 0050; the path of its PANet has group norm
+    # Its PANet alone leaves a ResNeXt as its ResNets are.
+    in_1x1 = trunk.groups == 1 or model.roi_levels == "all"
     if trunk.norm == "gn" and model.fpn.norm != "gn":
         _refuse_lost_norms(model, checkpoint)
         # Converted from Detectron, whose norms are scale and bias alone.
@@ -177,17 +170,19 @@ def _segmentoly(
     settings: Settings = TRAINING | {
         "mean": presets.MEAN_CAFFE2,
         "std": presets.NO_STD,
-        "backbone.stride_in_1x1": trunk.groups == 1 if style is None else style == "caffe",
+        "backbone.stride_in_1x1": in_1x1 if style is None else style == "caffe",
         "conventions": presets.SEGMENTOLY if fpn else presets.SEGMENTOLY_C4,
     }
     if not fpn:
         settings["rpn"] = presets.ONE_LEVEL_RPN
-    elif model.mask_head.channels < model.fpn.channels or model.fpn.bottom_up:
+    elif model.roi_levels == "all":
+        settings |= {"fpn.deformable": "held", "box_head.fc1_relu": False}
+    elif model.mask_head.channels < model.fpn.channels or light:
         settings |= {"mask_head.pool_side": 7, "box_head.batch": 256}  # its light heads
     normalizer = checkpoint.tensors.get("data_normalizer.bias")
     if normalizer is not None:
         settings["mean"] = three(-normalizer)
-    if normalizer is not None or model.fpn.bottom_up:
+    if normalizer is not None or light:
         settings |= {"rpn.pre_nms": _LIGHT_ROIS, "rpn.post_nms": _LIGHT_ROIS}
     spec = Spec(
         with_conventions(replace(model, anchors=anchors), settings),
@@ -200,7 +195,7 @@ def _segmentoly(
 def _input(model: ModelConfig) -> Preprocess:
     if model.neck != "fpn":
         return presets.SEGMENTOLY_C4_INPUT
-    if model.fpn.bottom_up:
+    if model.fpn.bottom_up == "bn":
         return presets.SEGMENTOLY_LIGHT_INPUT
     return presets.SEGMENTOLY_INPUT
 
@@ -222,10 +217,13 @@ def _anchors(checkpoint: Checkpoint, model: ModelConfig) -> tuple[AnchorConfig, 
     boxes = saved_cells(checkpoint.tensors, pattern, len(strides))
     notes: tuple[str, ...] = ()
     if len(boxes) != len(strides):
-        pyramid = (_LIGHT_WIDTHS, _LIGHT_HEIGHTS) if model.fpn.bottom_up else (_WIDTHS, _HEIGHTS)
-        sides = zip(*pyramid, strict=True) if fpn else ((_C4_WIDTHS, _C4_HEIGHTS),)
-        boxes = [_centred(*level) for level in sides]
         notes = ("anchors of segmentoly's model zoo; those of Detectron have --set model.anchors.cells=[]",)
+        if model.fpn.bottom_up == "bn":
+            return presets.SEGMENTOLY_LIGHT_ANCHORS, notes
+        sides = zip(_WIDTHS, _HEIGHTS, strict=True) if fpn else ((_C4_WIDTHS, _C4_HEIGHTS),)
+        # Its light head for masks came with small images.
+        share = _LIGHT_SHARE if fpn and model.mask_head.channels < model.fpn.channels else 1.0
+        boxes = [share * _centred(*level) for level in sides]
     cells = [box + stride / 2 for box, stride in zip(boxes, strides, strict=True)]
     anchors = explicit_anchors(cells)
     defaults = presets.ONE_LEVEL_ANCHORS if not fpn else AnchorConfig()
@@ -241,12 +239,12 @@ SOURCE = Source(
     "segmentoly",
     frozenset(("detection_head.cls_score.weight", "rpn.bbox_deltas.weight")),
     TABLE,
-    _segmentoly,
+    describe,
 )
 # Before the other: with norms the convolutions of the mask head have other numbers.
 NORMED_SOURCE = Source(
     "segmentoly-norms",
     SOURCE.fingerprint | {"mask_head.conv_fcn.1.weight"},
     NORMED_TABLE,
-    _segmentoly,
+    describe,
 )
