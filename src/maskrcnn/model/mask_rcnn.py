@@ -89,18 +89,31 @@ class MaskRCNN(nn.Module):
             pre_nms, post_nms = config.rpn.pre_nms_training, config.rpn.post_nms_training
             proposals, real = self.rpn.propose(objectness, deltas, anchors, size, pre_nms, post_nms)
             sampled = sample_proposals(proposals, real, targets, config.classes, config.box_head, drawn)
-        logits, moved = self.box_head.predict(self.roi(levels, sampled.boxes, config.box_head.pool_side))
+        features = self.roi(levels, sampled.boxes, config.box_head.pool_side)
+        logits, moved = self.box_head.predict(features)
         weights, beta = config.box_head.delta_weights, config.box_head.smooth_l1_beta
         box = box_losses(logits, moved, sampled, weights, plus_one, beta)
         masks = sampled.positive.sum()
         counts = torch.stack([torch.full_like(masks, anchors_used), sampled.used.sum(), masks]).float()
-        return Losses(rpn_objectness, rpn_deltas, *box, self._mask_loss(levels, sampled, targets), counts)
+        mask = self._mask_loss(levels, self._positives(levels, features, sampled), sampled, targets)
+        return Losses(rpn_objectness, rpn_deltas, *box, mask, counts)
 
-    def _mask_loss(self, levels: list[Tensor], sampled: Sampled, targets: list[Targets]) -> Tensor:
-        """Only the positives, which stand first in `sampled`, learn masks."""
+    def _positives(self, levels: list[Tensor], features: Tensor, sampled: Sampled) -> Tensor:
+        """What the mask head sees of the positives, which stand first in `sampled`.
+
+        features: of the box head, one row for each sampled box; behind res5 (C4) both heads see the same, as
+        in detectron2.
+        """
+        side = self.config.mask_head.pool_side
+        if self.res5 is not None and side == self.config.box_head.pool_side:
+            return features[sampled.positive.flatten()]
         most = max(1, int(sampled.positive.sum(1).max()))
-        positive = sampled.positive[:, :most].flatten()
-        features = self.roi(levels, sampled.boxes[:, :most], self.config.mask_head.pool_side)[positive]
+        return self.roi(levels, sampled.boxes[:, :most], side)[sampled.positive[:, :most].flatten()]
+
+    def _mask_loss(
+        self, levels: list[Tensor], features: Tensor, sampled: Sampled, targets: list[Targets]
+    ) -> Tensor:
+        """features: of the positives, which alone learn masks."""
         if len(features) == 0:
             return levels[0].sum() * 0
         logits = self.mask_head(features, sampled.labels[sampled.positive])
