@@ -2,8 +2,9 @@
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -48,3 +49,14 @@ def pictures_below(folder: Path) -> dict[str, Path]:
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
+
+
+def by_last_part(names: Iterable[str]) -> dict[str, str]:
+    """POSIX names by their last part, of those whose last part no other name has."""
+    found: dict[str, str] = {}
+    twice = set()
+    for name in names:
+        last = PurePosixPath(name).name
+        twice.update([last] if last in found else [])
+        found[last] = name
+    return {last: name for last, name in found.items() if last not in twice}

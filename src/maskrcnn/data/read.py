@@ -1,13 +1,12 @@
 """Reads annotations of any format that is known by its content."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from maskrcnn.data.content import Content, Picture, read_json
 from maskrcnn.data.formats import coco, cvat, label_images, labelme, via, voc, yolo
-from maskrcnn.data.pictures import pictures_below
+from maskrcnn.data.pictures import by_last_part, pictures_below
 from maskrcnn.errors import UserError
 
 FORMATS = ("coco", "labelme", "via", "yolo", "voc", "cvat", "masks")
@@ -41,14 +40,11 @@ def _found(content: Content, named: bool) -> Content:
     if not named:
         return replace(content, folder=beside) if _begins_at(content, beside) else content
     below = pictures_below(content.folder)
-    last_parts = Counter(PurePosixPath(name).name for name in below)
-    by_last_part = {PurePosixPath(name).name: name for name in below}
+    clear = by_last_part(below)
 
     def name(picture: Picture) -> str:
-        last = PurePosixPath(picture.file_name).name
-        return (
-            picture.file_name if picture.file_name in below or last_parts[last] != 1 else by_last_part[last]
-        )
+        listed = picture.file_name
+        return listed if listed in below else clear.get(PurePosixPath(listed).name, listed)
 
     pictures = tuple(replace(picture, file_name=name(picture)) for picture in content.pictures)
     return replace(content, pictures=pictures)

@@ -41,18 +41,16 @@ def locate(truth: GroundTruth, folder: str | Path) -> list[Photograph]:
     hold for the upright picture unless sizes say that they are of the pixels before the EXIF rotation.
     Raises UserError for missing files and for sizes that differ from the annotations.
     """
-    from maskrcnn.data.pictures import pictures_below
+    from maskrcnn.data.pictures import by_last_part, pictures_below
 
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{shown(folder)}: no such folder", hint="name the folder of the images")
     below = pictures_below(folder)
-    last_parts = Counter(PurePosixPath(name).name for name in below)
-    by_last_part = {PurePosixPath(name).name: path for name, path in below.items()}
+    clear = by_last_part(below)
     paths: list[Path | None] = []
     for name in truth.file_names:
-        last = PurePosixPath(name).name
-        by_part = by_last_part.get(last) if last_parts[last] == 1 else None
+        by_part = below.get(clear.get(PurePosixPath(name).name, ""))
         paths.append(folder / name if name and (folder / name).is_file() else by_part)
     _refuse_missing(paths, truth, folder)
     found = [path for path in paths if path is not None]
