@@ -97,17 +97,18 @@ def learned(home: Path) -> Path:
     content = coco.read(learn / "annotations" / "instances_val2017.json", learn / "images" / "val2017")
     fed = replace(presets.DETECTRON2_INPUT, short=HEIGHT, long=WIDTH, pad_multiple=1)
     spec = Spec(c4(), fed, CLASSES)
+    # From three seeds it reaches 1.0 in both; half the steps at twice the rate reach .2 to .95.
     recipe = Training(
-        steps=120,
+        steps=240,
         batch=2,
         optimizer="adamw",
-        learning_rate=5e-3,
+        learning_rate=2e-3,
         base_batch=0,
         warm_up=5,
         schedule="hold",
         precision="fp32",
-        average=0.9,
-        save_every=120,
+        average=0.97,
+        save_every=240,
         threads=1,
     )
     torch.manual_seed(0)
