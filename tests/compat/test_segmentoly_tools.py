@@ -1,13 +1,13 @@
 """The demo and the test of segmentoly by their own flags, on its weights and on its OpenVINO graphs."""
 
 import json
-import runpy
 import shlex
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from small_segmentoly import their_checkpoint
 
 from maskrcnn.compat import segmentoly_demo as demo
 from maskrcnn.compat import segmentoly_test as measuring
@@ -17,20 +17,12 @@ from maskrcnn.weights.model_file import read_model_file
 
 MODEL = "segmentoly.rcnn.model_zoo.resnet_fpn_mask_rcnn.ResNet50FPNMaskRCNN"
 MEAN = ("--mean_pixel", "102.9801", "115.9465", "122.7717")
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint of 80 classes with their names."""
-    pytest.importorskip("torch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TESTS / "weights"))
-        frameworks = runpy.run_path(str(TESTS / "weights" / "frameworks.py"))
-        lineage = runpy.run_path(str(TESTS / "weights" / "lineage.py"))
-    plan = frameworks["Plan"](**{**frameworks["SMALL"], "classes": 80})
-    state = frameworks["filled"](lineage["segmentoly_shapes"](plan))
-    return lineage["segmentoly_file"](tmp_path_factory.mktemp("theirs") / "mask_rcnn.pth", state)
+    return their_checkpoint(tmp_path_factory.mktemp("theirs"), classes=80)
 
 
 @pytest.fixture

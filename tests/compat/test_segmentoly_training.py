@@ -1,7 +1,6 @@
 """segmentoly's train.py by its own flags: what they become, and trainings that start from its files."""
 
 import json
-import runpy
 import shlex
 from pathlib import Path
 
@@ -9,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from small_segmentoly import their_checkpoint
 
 from maskrcnn.compat import segmentoly_train as train
 from maskrcnn.errors import UserError
 
-TESTS = Path(__file__).parents[1]
 OUT = Path("outputs/MaskRCNN/now")
 
 
@@ -153,16 +152,7 @@ def test_a_configuration_file_keeps_flags_and_wins_over_them(tmp_path: Path) -> 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint of two classes."""
-    pytest.importorskip("torch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TESTS / "weights"))
-        frameworks = runpy.run_path(str(TESTS / "weights" / "frameworks.py"))
-        lineage = runpy.run_path(str(TESTS / "weights" / "lineage.py"))
-    plan = frameworks["Plan"](**{**frameworks["SMALL"], "classes": 2})
-    state = {
-        name: each * 0.1 for name, each in frameworks["filled"](lineage["segmentoly_shapes"](plan)).items()
-    }
-    return lineage["segmentoly_file"](tmp_path_factory.mktemp("theirs") / "mask_rcnn.pth", state)
+    return their_checkpoint(tmp_path_factory.mktemp("theirs"), classes=2, scale=0.1)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from maskrcnn.compat.verbs import fail, run_verb
+from maskrcnn.compat.verbs import ends_in_words, run_verb
 from maskrcnn.detections import Detections
 from maskrcnn.errors import UserError
 from maskrcnn.predict import Predictor, Prepared
@@ -58,9 +58,7 @@ class Arguments(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run an action; exit code 0 done, 1 a target is missed, 2 the user must change something."""
-    import typer
-
-    try:
+    with ends_in_words():
         asked = read_arguments(sys.argv[1:] if arguments is None else arguments)
         if asked.exact:
             _measure_exactly(asked)
@@ -69,10 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             run_verb(words)
         if asked.action == "build_engine":
             print("Build engine done!")
-    except typer.Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def read_arguments(arguments: Sequence[str]) -> Asked:

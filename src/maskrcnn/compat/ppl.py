@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from maskrcnn.backends.foreign_graph import Arrays, ForeignGraph
-from maskrcnn.compat.verbs import fail, note
+from maskrcnn.compat.verbs import ends_in_words, note
 from maskrcnn.errors import UserError
 from maskrcnn.images import read_image
 from maskrcnn.masks import paste
@@ -50,10 +50,8 @@ def main(words: Sequence[str] | None = None) -> None:
     words: of the command line, None for those of the process.
     """
     given = _arguments().parse_args(words)
-    try:
+    with ends_in_words():
         _run(given)
-    except (UserError, OSError, MemoryError, RuntimeError) as error:
-        fail(error)
 
 
 def _arguments() -> Arguments:

@@ -23,7 +23,7 @@ from maskrcnn.compat.pplnn_files import (
     save_outputs,
     save_together,
 )
-from maskrcnn.compat.verbs import fail, note
+from maskrcnn.compat.verbs import ends_in_words, note
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
     words: of the command line, None for those of the process.
     """
-    try:
+    with ends_in_words():
         given = _arguments(sys.argv[1:] if words is None else words)
         if given.version:
             import maskrcnn
@@ -82,8 +82,6 @@ def main(words: Sequence[str] | None = None) -> None:
             print(f"maskrcnn {maskrcnn.__version__}")
         elif not _run(given):
             sys.exit(1)
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:

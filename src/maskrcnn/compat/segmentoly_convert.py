@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from maskrcnn.compat.segmentoly_flags import CHECKPOINTS
-from maskrcnn.compat.verbs import fail, note, run_verb
+from maskrcnn.compat.verbs import ends_in_words, note, run_verb
 from maskrcnn.errors import UserError
 
 DATASETS = {"coco_2017_val": 81, "coco_2017_train": 81}
@@ -53,12 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write the graph; exit code 1 where its check finds it different, 2 where the user must change
     something.
     """
-    try:
+    with ends_in_words():
         asked = read_arguments(sys.argv[1:] if arguments is None else arguments)
         with TemporaryDirectory(prefix="maskrcnn-segmentoly-") as folder:
             write(asked, Path(folder))
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def read_arguments(arguments: Sequence[str]) -> Asked:

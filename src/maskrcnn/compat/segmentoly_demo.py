@@ -15,8 +15,7 @@ from maskrcnn.compat.segmentoly_flags import (
     model_of,
     run_prepared,
 )
-from maskrcnn.compat.verbs import fail
-from maskrcnn.errors import UserError
+from maskrcnn.compat.verbs import ends_in_words
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,9 @@ class Asked:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the demo; exit code 2 where the user must change something."""
-    try:
+    with ends_in_words():
         asked = read_arguments(sys.argv[1:] if arguments is None else arguments)
         run_prepared(asked.model, lambda model: commands(asked, model))
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def read_arguments(arguments: Sequence[str]) -> Asked:

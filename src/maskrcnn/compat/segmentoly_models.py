@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskrcnn.compat.verbs import fail, note
-from maskrcnn.errors import UserError
+from maskrcnn.compat.verbs import ends_in_words, note
 
 FOLDER = Path("data/pretrained_models")
 
@@ -39,11 +38,9 @@ MODELS = (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line of shell for each model and each of its files."""
-    try:
+    with ends_in_words():
         for line in commands(read_arguments(sys.argv[1:] if arguments is None else arguments)):
             print(line)
-    except (UserError, OSError) as error:
-        fail(error)
 
 
 def read_arguments(arguments: Sequence[str]) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from maskrcnn.compat.segmentoly_flags import CHECKPOINTS
-from maskrcnn.compat.verbs import fail, note, run_verb
+from maskrcnn.compat.verbs import ends_in_words, note, run_verb
 from maskrcnn.errors import UserError
 
 FPN, LIGHT = "ResNet50FPNMaskRCNN", "InstanceSegmentationSecurity0050"
@@ -76,7 +76,7 @@ class Asked:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train; exit code 2 where the user must change something."""
-    try:
+    with ends_in_words():
         asked = read_arguments(sys.argv[1:] if arguments is None else arguments)
         out = folder_of(asked)
         words = command(asked, out)
@@ -89,8 +89,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif "load_backbone" in asked.flags:
             write_trunk(Path(asked.flags["load_backbone"]), out / TRUNK)
         run_verb(words)
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def read_arguments(arguments: Sequence[str]) -> Asked:

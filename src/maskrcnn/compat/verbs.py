@@ -1,8 +1,10 @@
 """What the command lines of others share: running our verbs, and how they fail."""
 
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def run_verb(words: Sequence[str]) -> None:
@@ -25,12 +27,24 @@ def note(words: str) -> None:
     print(f"note: {words}", file=sys.stderr)
 
 
-def fail(error: Exception) -> None:
-    """End the program with 2 and what a user can do; a mistake of ours is raised again."""
-    from maskrcnn.cli.main import in_words, print_error
+@contextmanager
+def ends_in_words() -> Iterator[None]:
+    """In the block all that a user can do something about ends the program with 2 and a sentence, as in our
+    verbs; Ctrl-C ends it with 130. A mistake of ours is raised.
+    """
+    import typer
 
-    told = in_words(error)
-    if told is None:
-        raise error
-    print_error(told)
-    sys.exit(2)
+    from maskrcnn.cli.main import INTERRUPTED, in_words, print_error
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except typer.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except Exception as error:
+        told = in_words(error)
+        if told is None or os.environ.get("MASKRCNN_DEBUG"):
+            raise
+        print_error(told)
+        sys.exit(2)

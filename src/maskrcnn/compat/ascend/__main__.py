@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.compat.verbs import fail
+from maskrcnn.compat.verbs import ends_in_words
 from maskrcnn.errors import UserError
 
 # The name on the page, whose script takes no arguments.
@@ -46,15 +46,9 @@ REFUSED = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a script; exit code 0 done, 1 some images are bad, 2 the user must change something."""
-    import typer
-
     asked = _parser().parse_args(arguments)
-    try:
+    with ends_in_words():
         asked.script(asked)
-    except typer.Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except (UserError, OSError, MemoryError, ModuleNotFoundError) as error:
-        fail(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,6 @@ from maskrcnn.weights.wts import write_wts
 
 NMS_METHODS = {"none": 0, "linear": 1, "gaussian": 2}
 GAUSSIAN_SIGMA = 0.5
-DEPTHS = (18, 34, 50, 101, 152)
 
 
 def _rows(model: ModelConfig) -> Table:
